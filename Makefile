@@ -1,0 +1,49 @@
+# Everything a newcomer types. Each target first makes the environment, once; VENV=… puts it elsewhere, for many checkouts.
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN = $(VENV)/bin
+# One torch thread a process: two spinning threads beside another busy process run 30 times slower.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+STAMP = $(VENV)/.clmed-$(shell cat setup.cfg pyproject.toml | sha256sum | cut -c1-12)-$(shell pwd | sha256sum | cut -c1-6)
+
+.PHONY: help setup demo test test-full lint format wheel miniworld-table clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+setup: $(STAMP)  ## the environment: dependencies and clmed itself, editable
+
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	rm -f $(VENV)/.clmed-*
+	touch $@
+
+demo: setup  ## adapt a small model with replay, and see what it forgets (4 minutes the first time)
+	$(BIN)/clmed run experiments/replay.yaml --overwrite
+
+test: setup  ## the test suite
+	$(TEST)
+
+test-full: setup  ## the long checks as well
+	$(TEST) -m 'full or not full'
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy clmed strategies
+
+format: setup  ## let ruff put everything in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: setup  ## build dist/*.whl
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist .
+
+miniworld-table: setup  ## the table of docs/results/miniworld.md: 5 strategies x 3 seeds (about 25 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/miniworld.py
+
+clean:  ## remove what was built (not the environment, not runs)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
