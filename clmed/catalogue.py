@@ -1,0 +1,217 @@
+"""The catalogue of strategies: what there is, what it is for and which parameters it takes.
+
+A strategy is found by the name of an entry point of the group `clmed.strategies` (the built-ins are nothing else) or as
+`my_file.py:Class`. Its parameters are the keyword-only arguments of its own `__init__`. All this is read from the
+source with `ast`, because importing a strategy imports avalanche and torch (7 s and more); only `load` imports.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import keyword
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from clmed.complaints import did_you_mean, shown
+from clmed.errors import UserError
+
+GROUP = "clmed.strategies"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter as written in the source; `default` is source text."""
+
+    annotation: str
+    default: str
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyInfo:
+    """A strategy as its source describes it; `parameters` has the names of the YAML (`from`, not `from_`)."""
+
+    name: str
+    path: Path
+    class_name: str
+    doc: str
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def source(self) -> str:
+        """The paper: the paragraph of the docstring that starts with "Source:"."""
+        _, found, rest = f"\n{self.doc}".partition("\nSource:")
+        return " ".join(rest.partition("\n\n")[0].split()) if found else ""
+
+
+def names() -> list[str]:
+    """The strategies that are installed, built-ins and those of other packages."""
+    return sorted(entry_points(group=GROUP).names)
+
+
+def find(name: str) -> StrategyInfo:
+    """What the source says about a strategy; UserError if there is none or it cannot be read."""
+    path, class_name = _locate(name)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"strategy '{name}': cannot read {path} ({error.strerror})") from None
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UserError(f"strategy '{name}': {path}{f', line {line}' if line else ''}: not Python: {error}") from None
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if class_name not in classes:
+        raise UserError(f"strategy '{name}': no class {class_name} in {path}{did_you_mean(class_name, classes)}")
+    node = classes[class_name]
+    return StrategyInfo(
+        name=name,
+        path=path,
+        class_name=class_name,
+        doc=ast.get_docstring(node) or "",
+        parameters=_parameters(node, name, path),
+    )
+
+
+def problems(info: StrategyInfo, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with the parameters in a YAML: (parameter, message)."""
+    found = []
+    for key, value in params.items():
+        if key not in info.parameters:
+            hint = did_you_mean(key, info.parameters) if info.parameters else " (it has none)"
+            found.append((key, f"strategy '{info.name}' has no parameter '{key}'{hint}"))
+        elif not _fits(value, ast.parse(info.parameters[key].annotation, mode="eval").body):
+            wanted = info.parameters[key].annotation
+            found.append((key, f"strategy '{info.name}': {key} must be {wanted}, not {shown(value)}"))
+    for key, parameter in info.parameters.items():
+        if parameter.required and key not in params:
+            found.append((key, f"strategy '{info.name}' needs the parameter '{key}' ({parameter.annotation})"))
+    return found
+
+
+def check_parameters(name: str, params: Mapping[str, Any]) -> None:
+    """UserError, one line for each unknown, missing or mistyped parameter."""
+    if found := problems(find(name), params):
+        raise UserError("\n".join(message for _, message in found))
+
+
+def arguments(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments for a strategy's `__init__`: Python's own words get an underscore (`from` -> `from_`)."""
+    return {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in params.items()}
+
+
+def load(name: str) -> type:
+    """The class itself, imported."""
+    if ":" not in name:
+        return _entry_point(name).load()
+    info = find(name)
+    path = info.path.resolve()
+    # One module per file, however often it is asked for, so that isinstance holds.
+    module_name = f"clmed_strategy_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None, path
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    return getattr(sys.modules[module_name], info.class_name)
+
+
+def _locate(name: str) -> tuple[Path, str]:
+    """The source file of a strategy and the name of its class."""
+    file, colon, class_name = name.rpartition(":")
+    if colon or name.endswith(".py"):
+        if not file.endswith(".py") or not class_name.isidentifier():
+            raise UserError(f"strategy '{name}': a strategy of your own is written my_file.py:ClassName")
+        path = Path(os.path.expanduser(file))
+        if not path.is_file():
+            raise UserError(f"strategy '{name}': no such file: {path} (looked for from {Path.cwd()})")
+        return path, class_name
+    entry = _entry_point(name)
+    spec = _find_spec(entry.module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"strategy '{name}': its module {entry.module} is not there; install its package again")
+    return Path(spec.origin), entry.attr
+
+
+def _entry_point(name: str) -> EntryPoint:
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        raise UserError(f"no strategy '{name}'{did_you_mean(name, sorted(found))}")
+    return found[name]
+
+
+def _find_spec(module: str) -> ModuleSpec | None:
+    """Where a module is, without importing it or (unlike `importlib.util.find_spec`) the packages around it."""
+    spec, folders = None, None
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        spec = next((found for finder in finders if (found := finder.find_spec(name, folders))), None)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+    return spec
+
+
+def _parameters(node: ast.ClassDef, name: str, path: Path) -> dict[str, Parameter]:
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is None:
+        return {}
+    if len(init.args.posonlyargs) + len(init.args.args) > 1:
+        raise UserError(
+            f"strategy '{name}': {path}, line {init.lineno}: parameters must be keyword-only: "
+            "def __init__(self, *, strength: float = 1.0)"
+        )
+    parameters = {}
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        annotation = argument.annotation
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            text = annotation.value
+        else:
+            text = ast.unparse(annotation) if annotation else "Any"
+        yaml_name = argument.arg[:-1] if keyword.iskeyword(argument.arg[:-1]) else argument.arg
+        written = ast.unparse(default) if default else ""
+        parameters[yaml_name] = Parameter(annotation=text, default=written, required=default is None)
+    return parameters
+
+
+def _fits(value: Any, annotation: ast.expr) -> bool:
+    """Whether a value of the YAML is of the annotated type; a type that cannot be judged from its name fits."""
+    match annotation:
+        case ast.Name(id="float"):
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case ast.Name(id="int"):
+            return isinstance(value, int) and not isinstance(value, bool)
+        case ast.Name(id="str" | "bool" | "list" | "dict" as kind):
+            return type(value).__name__ == kind
+        case ast.Constant(value=None):
+            return value is None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _fits(value, left) or _fits(value, right)
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return value is None or _fits(value, inner)
+        case ast.Subscript(value=ast.Name(id="list" | "Sequence"), slice=inner):
+            return isinstance(value, list) and all(_fits(item, inner) for item in value)
+        case ast.Subscript(value=ast.Name(id="dict" | "Mapping"), slice=ast.Tuple(elts=[keys, values])):
+            return isinstance(value, dict) and all(_fits(k, keys) and _fits(v, values) for k, v in value.items())
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            options = choices.elts if isinstance(choices, ast.Tuple) else [choices]
+            allowed = [ast.literal_eval(option) for option in options]
+            return any(type(value) is type(option) and value == option for option in allowed)
+    return True

@@ -1,0 +1,157 @@
+"""The clmed command. Every heavy import is inside its command, so that help and validation answer at once."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from clmed import __version__
+from clmed.errors import UserError
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="clmed")
+def commands() -> None:
+    """Adapt a pretrained language model to a domain, step by step, and see what each step gained and what it cost.
+
+    One YAML file is one experiment: data, a stream of experiences (training phases), strategies against forgetting, and
+    the benchmarks that are measured before the first and after every experience.
+
+    \b
+    A first session (MiniWorld, minutes on a laptop):
+      clmed strategies                           what there is against forgetting
+      clmed validate experiments/replay.yaml     find mistakes before any work starts
+      clmed run experiments/naive.yaml           train and measure; writes runs/naive/
+      clmed run experiments/replay.yaml
+      clmed plot runs/naive runs/replay          the two, compared
+
+    \b
+    On several processes (FSDP):
+      torchrun --nproc_per_node 8 -m clmed run experiment.yaml
+    """
+
+
+@commands.command()
+@click.argument("file", type=FILE)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-o", "--output", type=FILE, help="The run's directory; runs/<name> by default.")
+@click.option("--overwrite", is_flag=True, help="Delete what is in the directory first.")
+def run(file: Path, overrides: tuple[str, ...], output: Path | None, overwrite: bool) -> None:
+    """Run the experiment in FILE.
+
+    KEY=VALUE replaces a value of the file: keys are joined with dots, an item of a list is named by its number or its
+    `name`, and the value is YAML.
+
+    \b
+    Examples:
+      clmed run experiments/replay.yaml
+      clmed run experiments/replay.yaml name=replay-10 strategy.replay.ratio=0.1 seed=1
+      clmed run experiments/ewc.yaml stream.0.epochs=2 "strategy.ewc.fisher_from=[general]"
+    """
+    from clmed import validation
+
+    config = validation.load(file, overrides)
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        # Before torch is imported: idle OpenMP threads that spin take the cores from the other processes.
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+    from clmed import experiment
+
+    experiment.run(config, output, overwrite)
+
+
+@commands.command()
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
+@click.option("-o", "--output", type=FILE, help="The folder for the figures.")
+def plot(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw the figures of one run, or of several in comparison.
+
+    \b
+    Examples:
+      clmed plot runs/naive
+      clmed plot runs/naive runs/replay runs/ewc -o figures
+    """
+    from clmed.results import plots
+
+    for path in plots.plot_runs(list(runs), output):
+        click.echo(path)
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+def validate(files: tuple[Path, ...]) -> None:
+    """Check experiment files: keys, values, paths, strategies and their parameters, leaks of test questions.
+
+    Nothing is trained or downloaded. Every mistake is told with its file and line; the exit code is 2 if there is any.
+
+    \b
+    Example:
+      clmed validate experiments/*.yaml
+    """
+    from clmed import validation
+
+    mistakes = []
+    for file in files:
+        try:
+            config = validation.load(file)
+        except UserError as error:
+            mistakes.append(str(error))
+            continue
+        stream = " -> ".join(experience.name for experience in config.stream)
+        measured = [benchmark.label for benchmark in config.evaluation.gain + config.evaluation.retention]
+        strategies = ", ".join(config.strategy) or "naive"
+        click.echo(f"{file}: fine ({stream}; strategy {strategies}; measures {', '.join(measured) or 'nothing'})")
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+
+
+@commands.command()
+def strategies() -> None:
+    """List the strategies against forgetting, with their parameters, defaults and papers.
+
+    In an experiment file they stand in the section `strategy`, and act in the order given there:
+
+    \b
+      strategy:
+        replay: {ratio: 0.05, from: [general]}
+        my_methods.py:Mine: {strength: 1.0}      # a class of your own
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from clmed import catalogue
+
+    table = Table("name", "what it does", "parameters", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in catalogue.names():
+        try:
+            info = catalogue.find(name)
+        except UserError as error:  # a broken package of somebody's must not hide the others
+            table.add_row(name, Text(f"cannot be read: {error}"))
+            continue
+        parameters = [
+            f"{key}: {parameter.annotation} " + ("(required)" if parameter.required else f"= {parameter.default}")
+            for key, parameter in info.parameters.items()
+        ]
+        # Text, not str: rich would take list[str] for markup.
+        table.add_row(name, Text(info.summary), Text("\n".join(parameters)), Text(info.source))
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command: exit code 2 with a message in plain words for a mistake of the user, 130 when stopped."""
+    try:
+        sys.exit(commands(standalone_mode=False))
+    except UserError as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        sys.exit(130)

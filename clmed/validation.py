@@ -1,0 +1,164 @@
+"""The checks that look at the disk, all before any work starts: files, leaks of test questions, strategies.
+
+Nothing is downloaded: a hub id is checked for its form only.
+"""
+
+import filecmp
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clmed import catalogue
+from clmed.complaints import Loc, Places, Problem, describe, did_you_mean, dotted
+from clmed.config import PAST, BenchmarkConfig, ExperimentConfig, data_folder, load_with_places, resolve
+from clmed.errors import UserError
+
+NOWHERE: Places = {}
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The experiment in a file, checked in full; UserError lists all mistakes with file and line, one a line."""
+    config, places = load_with_places(path, overrides)
+    check(config, places)
+    return config
+
+
+def check(config: ExperimentConfig, places: Places = NOWHERE) -> None:
+    """UserError if a file is missing, a source leaks a benchmark's questions, or a strategy cannot be what is asked."""
+    found: list[Problem] = []
+    try:
+        for part in (_strategies, _model, _data):
+            found += part(config)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        found.append(((), f"cannot look at {error.filename}: {error.strerror}"))
+    if found:
+        raise UserError(describe(found, places))
+
+
+def _data(config: ExperimentConfig) -> Iterator[Problem]:
+    try:
+        root = data_folder(config)
+    except UserError as error:
+        yield ("data_root",), str(error)
+        return
+    if root.is_dir():
+        yield from _sources(config, root)
+        yield from _benchmarks(config, root)
+        yield from _leaks(config)
+    else:
+        yield ("data_root",), f"data_root: no folder '{config.data_root}' (looked for from {Path.cwd()})"
+
+
+def _missing(loc: Loc, path: str, local: Path | None, root: Path) -> Iterator[Problem]:
+    if local is not None and not local.exists():
+        siblings = [file.name for file in local.parent.iterdir()] if local.parent.is_dir() else []
+        hint = did_you_mean(local.name, siblings)
+        yield loc, f"{dotted(loc)}: no file or folder '{path}' in {root}{hint if hint.startswith(';') else ''}"
+
+
+def _sources(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
+    for name, source in config.data.items():
+        local = resolve(config, source.path)
+        yield from _missing(("data", name, "path"), source.path, local, root)
+        if local is not None and source.subset is not None:
+            yield ("data", name, "subset"), f"data.{name}.subset is for hub data sets, but {local} is a local path"
+        if local is not None and local.is_dir():
+            yield ("data", name, "path"), f"data.{name}.path: {local} is a folder: name one file of it"
+
+
+def _exams(config: ExperimentConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
+    for role in ("gain", "retention"):
+        for index, benchmark in enumerate(getattr(config.evaluation, role)):
+            if benchmark.benchmark is not None:
+                yield ("evaluation", role, index), benchmark
+
+
+def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
+    for loc, benchmark in _exams(config):
+        if benchmark.shots_from is not None:
+            shots = resolve(config, benchmark.shots_from)
+            yield from _missing((*loc, "shots_from"), benchmark.shots_from, shots, root)
+        if benchmark.path is None or (local := resolve(config, benchmark.path)) is None:
+            continue
+        yield from _missing((*loc, "path"), benchmark.path, local, root)
+        if not local.exists():
+            continue
+        at, named = (*loc, "path"), f"{dotted(loc)}.path: {local}"
+        if benchmark.benchmark == "cmexam" and local.is_dir():
+            yield at, f"{named} is a folder: cmexam needs one file, such as test.csv"
+        if benchmark.benchmark != "cmexam":
+            for part in ("test", "dev") if benchmark.shots else ("test",):
+                if not (local / part).is_dir():
+                    yield at, f"{named}: {benchmark.benchmark} needs a folder with {part}/ in it"
+
+
+def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
+    """Sources (and shots) that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
+    for loc, benchmark in _exams(config):
+        local = resolve(config, benchmark.path) if benchmark.path is not None else None
+        tests = _files(local)
+        for name, source in config.data.items():
+            same_file = _same(_files(resolve(config, source.path)), tests)
+            same_split = local is None and benchmark.path == source.path and source.split.startswith("test")
+            if same_file or same_split:
+                what = same_file or f"split {source.split} of {source.path}"
+                yield (
+                    ("data", name, "path"),
+                    f"data.{name} leaks questions of the benchmark '{benchmark.label}', whose {what} it is: "
+                    "take text that no benchmark asks about",
+                )
+        if benchmark.shots_from is not None and _same(_files(resolve(config, benchmark.shots_from)), tests):
+            yield (*loc, "shots_from"), f"{dotted(loc)}.shots_from is the benchmark's own test file: take another file"
+
+
+def _files(local: Path | None) -> list[Path]:
+    """The file itself, or the questions and shots of an MMLU-like folder."""
+    if local is None or not local.exists():
+        return []
+    return [local] if local.is_file() else sorted([*local.glob("test/*.csv"), *local.glob("dev/*.csv")])
+
+
+def _same(files: Sequence[Path], tests: Sequence[Path]) -> Path | None:
+    """The first of `tests` that is one of `files` or has the same content."""
+    for file in files:
+        for test in tests:
+            # filecmp reads the contents only when the sizes are equal.
+            if file.samefile(test) or (file.stat().st_size and filecmp.cmp(file, test, shallow=False)):
+                return test
+    return None
+
+
+def _model(config: ExperimentConfig) -> Iterator[Problem]:
+    path = config.model.path
+    if path is None:
+        return
+    local = Path(os.path.expanduser(path))
+    if not local.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        yield ("model", "path"), f"model.path: no folder '{path}' (looked for from {Path.cwd()})"
+    if config.model.gguf_file is not None and local.is_dir() and not (local / config.model.gguf_file).is_file():
+        yield ("model", "gguf_file"), f"model.gguf_file: no file '{config.model.gguf_file}' in {local}"
+
+
+def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
+    for name, params in config.strategy.items():
+        loc = ("strategy", name)
+        try:
+            info = catalogue.find(name)
+        except UserError as error:
+            yield loc, str(error)
+            continue
+        wrong = catalogue.problems(info, params)
+        yield from (((*loc, key), message) for key, message in wrong)
+        known = [*config.data] if "past" in info.parameters else [*config.data, PAST]
+        sources = {key: value for key, value in params.items() if key == "from" or key.endswith("_from")}
+        for key in sources.keys() - {key for key, _ in wrong}:
+            yield from _unknown_sources(name, key, sources[key], known)
+
+
+def _unknown_sources(strategy: str, key: str, value: object, known: Sequence[str]) -> Iterator[Problem]:
+    """Names that are no source; `known` has "past" unless the strategy has a parameter of that name instead."""
+    for index, source in enumerate(value if isinstance(value, list) else [value]):
+        if not isinstance(source, str) or source in known:
+            continue
+        hint = "; write `past: true` instead" if source == PAST else did_you_mean(source, known)
+        yield ("strategy", strategy, key, index), f"strategy '{strategy}': {key}: no source '{source}' in data{hint}"
