@@ -1,0 +1,312 @@
+"""The run directory: the only place that knows its file names.
+
+    config.yaml  environment.json  status.json  train.jsonl  results.jsonl  answers/<point>/<benchmark>.parquet
+    checkpoints/  model/  figures/  report.html  log.txt
+
+A process may be killed at any moment, so whole files are written beside their place and renamed, and the line files
+only grow by whole lines: a torn last line is what a killed run leaves, and is passed over; other damage is an error.
+"""
+
+import contextlib
+import difflib
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from clmed.errors import UserError
+
+State = Literal["running", "complete", "stopped"]
+Row = dict[str, Any]
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+STATUS = "status.json"
+TRAIN = "train.jsonl"
+RESULTS = "results.jsonl"
+ANSWERS = "answers"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+FIGURES = "figures"
+REPORT = "report.html"
+LOG = "log.txt"
+# status.json comes last: while a directory is being emptied it stays recognisable as a run.
+RUN_FILES = (CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, FIGURES, REPORT, LOG, STATUS)
+
+
+class RunDirectory:
+    """The files of one run. The constructor touches nothing: see `create` (to write) and `open` (to read)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / CHECKPOINTS
+        self.model = self.path / MODEL
+        self.figures = self.path / FIGURES
+        self.report = self.path / REPORT
+        self.log = self.path / LOG
+
+    @classmethod
+    def create(
+        cls, path: Path, config_yaml: str, environment: Mapping[str, Any], overwrite: bool = False
+    ) -> "RunDirectory":
+        """A fresh run in `path`, in state `running`. In a distributed run only the first process calls this.
+
+        Raises UserError when `path` holds a run (complete, unfinished or of another configuration) and `overwrite` is
+        false; and always when it holds files but no run. `overwrite` removes the files of the run and nothing else.
+        """
+        run = cls(path)
+        config = yaml.safe_load(config_yaml)
+        with disk_errors(run.path):
+            if run.path.exists() and not run.path.is_dir():
+                raise UserError(f"{run.path} is a file, not a folder for a run; give another folder with --output.")
+            if is_run(run.path):
+                if not overwrite:
+                    raise UserError(run._why_taken(config))
+                run._clear()
+            elif others := _visible_files(run.path):
+                raise UserError(
+                    f"{run.path} holds files that are not a run ({_some(others)}), and they are not touched, with "
+                    "--overwrite neither; give another folder with --output, or move them away."
+                )
+            run.path.mkdir(parents=True, exist_ok=True)
+        # The status first: it is what makes the directory a run, whenever this is interrupted.
+        _write_json(run.path / STATUS, {"state": "running", "reason": "", "fingerprint": _fingerprint(config)})
+        _write_whole(run.path / CONFIG, config_yaml.encode())
+        _write_json(run.path / ENVIRONMENT, environment)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """The run in `path`, for reading. Raises UserError, which names runs nearby, when there is none."""
+        path = Path(path)
+        if is_run(path):
+            return cls(path)
+        if not path.exists():
+            problem = "there is no such folder"
+        elif not path.is_dir():
+            problem = "this is a file; give the folder of a run"
+        else:
+            problem = f"this is not the folder of a run (it holds no valid {STATUS})"
+        nearby = _runs_near(path)
+        hint = f"runs found nearby: {_some(nearby)}" if nearby else "`clmed run FILE` makes one"
+        raise UserError(f"{path}: {problem}; {hint}.")
+
+    def config(self) -> dict[str, Any]:
+        """The configuration as a plain mapping; empty if the run was killed before it was written."""
+        file = self.path / CONFIG
+        if not file.exists():
+            return {}
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{file} is damaged: it holds no configuration.")
+        return config
+
+    def status(self) -> dict[str, str]:
+        """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration."""
+        return json.loads((self.path / STATUS).read_bytes())
+
+    def set_status(self, state: State, reason: str = "") -> None:
+        _write_json(self.path / STATUS, {**self.status(), "state": state, "reason": reason})
+
+    def add_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append measured scores; the rows given at once are written at once."""
+        _append(self.path / RESULTS, rows)
+
+    def results(self) -> list[Row]:
+        """Every measured score so far, in the order of measuring."""
+        return _read_lines(self.path / RESULTS)
+
+    def add_training(self, row: Mapping[str, Any]) -> None:
+        """Append what one training step had to say."""
+        _append(self.path / TRAIN, [row])
+
+    def training(self) -> list[Row]:
+        return _read_lines(self.path / TRAIN)
+
+    def write_answers(self, point: int, benchmark: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Keep the answers to each question: equally long columns, one entry a question."""
+        import pyarrow
+        import pyarrow.parquet
+
+        table, buffer = pyarrow.table(dict(columns)), io.BytesIO()
+        pyarrow.parquet.write_table(table, buffer)
+        _write_whole(self._answers_file(point, benchmark), buffer.getvalue())
+
+    def answers(self, point: int, benchmark: str) -> dict[str, list[Any]]:
+        """The columns given to `write_answers`."""
+        import pyarrow
+        import pyarrow.parquet
+
+        file = self._answers_file(point, benchmark)
+        if not file.exists():
+            raise UserError(f"{file}: this run kept no answers to {benchmark} at point {point}.")
+        try:
+            return pyarrow.parquet.ParquetFile(file).read().to_pydict()
+        except pyarrow.ArrowException as error:
+            raise UserError(f"{file} is damaged: {error}") from error
+
+    def _answers_file(self, point: int, benchmark: str) -> Path:
+        # A name may hold a slash ("org/corpus"); the percent sign keeps the escape unambiguous.
+        return self.path / ANSWERS / str(point) / f"{benchmark.replace('%', '%25').replace('/', '%2F')}.parquet"
+
+    def _why_taken(self, config: Mapping[str, Any]) -> str:
+        """Why a new run of `config` must not go into this directory, and the way out."""
+        old = self.config()
+        if old and (changes := _differences(old, config)):
+            return (
+                f"{self.path} holds a run of another configuration: {_some(changes, separator='; ')}. Give another "
+                "folder with --output or another `name`; --overwrite deletes the old run."
+            )
+        status = self.status()
+        if status["state"] == "complete":
+            return f"{self.path} holds this very run, complete: nothing to do; --overwrite starts again."
+        reason = f" ({status['reason']})" if status.get("reason") else ""
+        how = f"was stopped{reason}" if status["state"] == "stopped" else "was killed or is still running"
+        return f"{self.path} holds this very run, unfinished: it {how}; --overwrite deletes it and starts again."
+
+    def _clear(self) -> None:
+        for name in RUN_FILES:
+            file = self.path / name
+            # A linked folder (checkpoints on another disk) loses its link, not what it points to.
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
+
+
+def _fingerprint(config: Mapping[str, Any]) -> str:
+    """That of the ExperimentConfig whose dump this is. The order of strategies is the order of their callbacks."""
+    from clmed.config import fingerprint
+
+    return fingerprint({**config, "strategy": [list(item) for item in (config.get("strategy") or {}).items()]})
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is the folder of a run: other programs have a config.yaml too, so the status decides."""
+    try:
+        status = json.loads((path / STATUS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(status, dict) and status.get("state") in ("running", "complete", "stopped")
+
+
+def _runs_near(path: Path) -> list[str]:
+    """Runs above, inside and beside `path` and in ./runs, the most alike names first."""
+    parents = [path, path.parent, Path("runs")]
+    inside = [child for parent in parents if parent.is_dir() for child in sorted(parent.iterdir())]
+    found = dict.fromkeys(str(folder) for folder in [*path.parents, *inside] if is_run(folder))
+
+    def unlikeness(run: str) -> float:
+        return -difflib.SequenceMatcher(None, Path(run).name, path.name).ratio()
+
+    return sorted(found, key=unlikeness)
+
+
+def _visible_files(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else []
+
+
+def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """`stream.0.epochs (1 there, 2 here)` for each leaf in which two configurations differ."""
+    children: list[Any] = []
+    if isinstance(old, dict) and isinstance(new, dict):
+        # Both in the old order, then what is new; `strategy` is a mapping whose order counts.
+        if set(old) == set(new) and list(old) != list(new) and place == "strategy":
+            return [f"{place} (the order of {', '.join(old)})"]
+        children = list(dict.fromkeys([*old, *new]))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+        children = list(old)
+    elif old != new:
+        return [f"{place} ({_brief(old)} there, {_brief(new)} here)"]
+    missing = "nothing"
+    return [
+        line
+        for key in children
+        for line in _differences(old.get(key, missing), new.get(key, missing), f"{place}.{key}" if place else str(key))
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _some(items: Sequence[str], separator: str = ", ", most: int = 4) -> str:
+    rest = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + rest
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the disk troubles that a user can mend into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: the disk is full (or your quota is used up); free some space there.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise UserError(f"{path} cannot be written ({error.strerror}); give another folder.") from error
+        raise
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    """Replace `file` in one step: a reader sees the old content or the new, never a part."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    _write_whole(file, (json.dumps(content, ensure_ascii=False, indent=2, default=_plain) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or torch scalar as a Python number, a path as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows).encode()
+    with disk_errors(file.parent), file.open("ab+") as stream:
+        # Cut off the torn line of a killed run, lest it end in the middle of the file.
+        if stream.tell() and _last_byte(stream) != b"\n":
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(lines)
+
+
+def _last_byte(stream: Any) -> bytes:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1)
+
+
+def _read_lines(file: Path) -> list[Row]:
+    """The rows of a line file; [] if it was never written. A last line without its end belongs to a killed run."""
+    if not file.exists():
+        return []
+    *lines, _torn = file.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number} is damaged ({error}); mend or delete this line.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{file}, line {number} is damaged (not a JSON object); mend or delete this line.")
+        rows.append(row)
+    return rows

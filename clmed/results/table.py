@@ -1,0 +1,101 @@
+"""Scores for the terminal: a row for each measurement point, a column for each benchmark."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from clmed.results.metrics import ACCURACY, LOWER_IS_BETTER, WHOLE, Key, Rows, matrix, primary_metric
+
+MOST_CATEGORIES = 3
+# As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
+MOST_COLUMNS = 7
+NAME_WIDTH = 12
+
+
+class Column(NamedTuple):
+    key: Key
+    heading: str
+    role: str
+
+
+def score_table(rows: Rows) -> Table:
+    """Each benchmark's primary score, and its change since the base model in green (better) or red (worse).
+
+    Accuracies in %, their changes in percentage points; perplexity in nats per token, where a negative change is the
+    better one. A benchmark with at most three categories shows them in columns of their own, as long as there is room
+    on a terminal 100 wide; subjects are never shown.
+    """
+    columns, scores = _columns(rows), matrix(rows)
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    table.add_column("point", justify="right")
+    table.add_column("experience", overflow="fold")
+    table.add_column("tokens", justify="right")
+    for column in columns:
+        unit = "%" if column.key[2] == ACCURACY else "nats/token"
+        small = column.key[1] if column.key[1] != WHOLE else f"{column.role}\n{unit}"
+        header = Text.assemble(fold(column.heading, NAME_WIDTH), "\n", (small, "not bold dim"))
+        table.add_column(header, overflow="fold")
+    for point, row in {row["point"]: row for row in rows}.items():
+        cells = [score_cell(column.key[2], scores[column.key], point) for column in columns]
+        table.add_row(str(point), fold(row["experience"], NAME_WIDTH), tokens_text(row["tokens"]), *cells)
+    return table
+
+
+def categories(rows: Rows, benchmark: str) -> list[str]:
+    """The categories that a table or figure can show apart: at most three, subjects never; else none."""
+    found = dict.fromkeys(row["category"] for row in rows if row["benchmark"] == benchmark)
+    shown = [name for name in found if name != WHOLE and not name.startswith("subject:")]
+    return shown if len(shown) <= MOST_CATEGORIES else []
+
+
+def _columns(rows: Rows) -> list[Column]:
+    roles = {row["benchmark"]: row["role"] for row in rows}
+    scores = matrix(rows)
+    room = MOST_COLUMNS - len(roles)
+    columns = []
+    for benchmark, role in roles.items():
+        metric = primary_metric(rows, benchmark)
+        split = [name for name in categories(rows, benchmark) if (benchmark, name, metric) in scores]
+        if len(split) > room:
+            split = []
+        room -= len(split)
+        columns.append(Column((benchmark, WHOLE, metric), benchmark, role))
+        columns += [Column((benchmark, name, metric), "", role) for name in split]
+    return [column for column in columns if column.key in scores]
+
+
+def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
+    """`41.3 +2.1`, its change coloured; the space is where a narrow terminal breaks it. `–` if it was not measured."""
+    if point not in points:
+        return Text("–", style="dim")
+    scale, digits = (100, 1) if metric == ACCURACY else (1, 3)
+    cell = Text(f"{scale * points[point]:{digits + 3}.{digits}f}")
+    change = scale * (points[point] - points.get(0, math.nan))
+    if point > 0 and not math.isnan(change):
+        shown = f"{change:+.{digits}f}"
+        better = change < 0 if metric in LOWER_IS_BETTER else change > 0
+        unchanged = float(shown) == 0
+        cell.append(" ").append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
+    return cell
+
+
+def tokens_text(tokens: float, digits: int = 3) -> str:
+    """2_250_000_000 -> `2.25B`, as quantities are written in a configuration."""
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if tokens >= unit:
+            return f"{tokens / unit:.{digits}g}{letter}"
+    return f"{tokens:.0f}"
+
+
+def fold(name: str, width: int) -> str:
+    """Break a long name into lines after `-`, `_`, `/` and spaces; a piece longer than `width` stays whole."""
+    lines = [""]
+    for piece in re.findall(r"[^-_/ ]*[-_/ ]?", name):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,65 @@
+"""Label placement and the axis of tokens."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from clmed.results.axis import TokenAxis, spread
+
+
+def test_labels_that_have_room_stay_where_they_are():
+    assert spread([0.8, 0.1, 0.5], [0.1, 0.1, 0.1], 0, 1) == pytest.approx([0.8, 0.1, 0.5])
+
+
+def test_two_labels_at_one_place_part_evenly():
+    assert spread([0.5, 0.5], [0.1, 0.3], 0, 1) == pytest.approx([0.4, 0.6])
+
+
+def test_labels_that_do_not_fit_start_at_the_low_end():
+    assert spread([0.9, 0.9], [0.8, 0.8], 0, 1) == pytest.approx([0.4, 1.2])
+    assert spread([], [], 0, 1) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_neither_overlap_nor_leave_and_are_as_near_as_can_be(seed):
+    rng = random.Random(seed)
+    wanted, sizes = [rng.random() for _ in range(7)], [rng.uniform(0.05, 0.15) for _ in range(7)]
+    placed = np.array(spread(wanted, sizes, 0, 1))
+    order = np.argsort(wanted)
+    ordered_sizes = np.array(sizes)[order]
+    needed = (ordered_sizes[1:] + ordered_sizes[:-1]) / 2
+    constraints = [
+        {"type": "ineq", "fun": lambda x: np.diff(x) - needed},
+        {"type": "ineq", "fun": lambda x: x[0] - ordered_sizes[0] / 2},
+        {"type": "ineq", "fun": lambda x: 1 - x[-1] - ordered_sizes[-1] / 2},
+    ]
+    target = np.array(wanted)[order]
+    best = minimize(lambda x: ((x - target) ** 2).sum(), placed[order], constraints=constraints, method="SLSQP")
+    assert all(constraint["fun"](placed[order]).min() > -1e-9 for constraint in constraints)
+    assert ((placed[order] - target) ** 2).sum() == pytest.approx(best.fun, abs=1e-6)
+
+
+def test_experiences_of_like_size_share_one_linear_scale():
+    axis = TokenAxis(ends=(400, 520), furthest=520)
+    assert not axis.stretched
+    middle = (axis.fraction(0) + axis.fraction(520)) / 2
+    assert axis.fraction(260) == pytest.approx(middle)
+    assert axis.boundaries == [400]
+
+
+def test_a_short_experience_gets_a_visible_part_of_the_axis():
+    axis = TokenAxis(ends=(2_250_000_000, 2_260_000_000), furthest=2_260_000_000)
+    assert axis.stretched
+    assert axis.fraction(2_260_000_000) - axis.fraction(2_250_000_000) > 0.12
+    places = [axis.fraction(tokens) for tokens in axis.ticks()]
+    assert all(b > a for a, b in itertools.pairwise(places))
+    assert {0, 2_250_000_000, 2_260_000_000} <= set(axis.ticks())
+
+
+def test_a_run_with_more_tokens_than_the_stream_widens_the_last_part():
+    axis = TokenAxis(ends=(100, 200), furthest=300)
+    assert axis.fraction(300) == pytest.approx(1 - axis.fraction(0))
+    assert axis.boundaries == [100, 200]

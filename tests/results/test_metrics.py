@@ -1,0 +1,72 @@
+"""Gain, retention and forgetting against tables computed by hand."""
+
+import pytest
+
+from clmed.results import metrics
+
+
+def rows_of(table: dict[str, tuple[str, str, list[float]]]) -> list[dict]:
+    """benchmark -> (role, metric, score at each point)."""
+    return [
+        {"point": point, "benchmark": name, "role": role, "category": "all", "metric": metric, "score": score}
+        for name, (role, metric, scores) in table.items()
+        for point, score in enumerate(scores)
+    ]
+
+
+TABLE = {
+    "exam": ("gain", "accuracy", [0.20, 0.50, 0.40]),
+    "other_exam": ("gain", "accuracy", [0.30, 0.30, 0.60]),
+    "mmlu": ("retention", "accuracy", [0.60, 0.50, 0.45]),
+    "cmmlu": ("retention", "accuracy", [0.40, 0.45, 0.43]),
+    "wiki": ("retention", "nats_per_token", [2.0, 2.5, 2.3]),
+}
+
+
+def test_gain_and_retention_average_accuracies_and_leave_perplexity_out():
+    rows = rows_of(TABLE)
+    assert metrics.gain(rows) == pytest.approx((0.20 + 0.30) / 2)
+    assert metrics.retention(rows) == pytest.approx((-0.15 + 0.03) / 2)
+
+
+def test_without_an_accuracy_there_is_no_retention():
+    assert metrics.retention(rows_of({"exam": TABLE["exam"], "wiki": TABLE["wiki"]})) is None
+
+
+def test_forgetting_is_the_fall_from_the_best_earlier_point():
+    expected = {"exam": 0.10, "other_exam": -0.30, "mmlu": 0.15, "cmmlu": 0.02, "wiki": 0.3}
+    assert metrics.forgetting(rows_of(TABLE)) == pytest.approx(expected)
+
+
+def test_delta_is_taken_against_the_base_in_the_direction_of_the_metric():
+    change = metrics.delta(rows_of(TABLE))
+    assert change["wiki", "all", "nats_per_token"] == pytest.approx({1: 0.5, 2: 0.3})
+    assert change["mmlu", "all", "accuracy"] == pytest.approx({1: -0.10, 2: -0.15})
+
+
+def test_a_point_measured_in_part_does_not_count_as_the_last_one():
+    rows = [row for row in rows_of(TABLE) if not (row["point"] == 2 and row["benchmark"] == "mmlu")]
+    assert metrics.last_point(rows) == 1
+    assert metrics.gain(rows) == pytest.approx((0.30 + 0.0) / 2)
+    assert metrics.retention(rows) == pytest.approx((-0.10 + 0.05) / 2)
+
+
+def test_other_categories_and_metrics_stay_out_of_the_averages():
+    rows = rows_of(TABLE)
+    noise = [{**row, "category": "subject:anatomy", "score": 0.0} for row in rows if row["point"] == 2]
+    noise += [{**row, "metric": "weighted_f1", "score": 1.0} for row in rows if row["benchmark"] == "exam"]
+    assert metrics.gain(rows + noise) == metrics.gain(rows)
+    assert metrics.forgetting(rows + noise) == metrics.forgetting(rows)
+
+
+def test_the_base_alone_has_neither_forgetting_nor_change():
+    rows = [row for row in rows_of(TABLE) if row["point"] == 0]
+    assert metrics.forgetting(rows) == {}
+    assert metrics.gain(rows) == 0
+    assert metrics.forgetting([]) == {} and metrics.gain([]) is None
+
+
+def test_a_score_measured_again_replaces_the_old_one():
+    rows = rows_of(TABLE)
+    again = {**rows[2], "score": 0.9}
+    assert metrics.matrix([*rows, again])["exam", "all", "accuracy"][2] == 0.9

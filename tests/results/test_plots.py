@@ -1,0 +1,140 @@
+"""The figure is drawn from run directories; its SVG names every text in a comment, which is what is checked here."""
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lifelike import BENCHMARKS
+
+from clmed.errors import UserError
+from clmed.results import fonts
+from clmed.results.plots import plot_runs
+from clmed.results.rundir import RunDirectory
+
+
+def texts(svg: Path) -> list[str]:
+    return re.findall(r"<!-- (.*?) -->", svg.read_text(), re.DOTALL)
+
+
+def colours(svg: Path) -> set[str]:
+    return set(re.findall(r"stroke: (#[0-9a-f]{6})", svg.read_text()))
+
+
+def test_one_run_is_drawn_into_its_own_folder(make_run, tmp_path):
+    run = make_run(tmp_path / "naive")
+    png, svg = plot_runs([run])
+    assert png == run / "figures" / "forgetting.png" and svg.exists()
+    assert png.read_bytes().startswith(b"\x89PNG")
+    words = texts(svg)
+    for word in (*BENCHMARKS, "gain, 0-shot", "retention, 5-shot", "medical-pretraining", "exam-finetuning"):
+        assert word in words
+    assert words.count("naive") == words.count("base") == len(BENCHMARKS)
+    assert words.count("covered") == words.count("uncovered") == 1
+    assert "STEM" not in words and not any("anatomy" in word for word in words)
+
+
+def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
+    run = make_run(tmp_path / "naive")
+    first = [file.read_bytes() for file in plot_runs([run], tmp_path / "1")]
+    assert [file.read_bytes() for file in plot_runs([run], tmp_path / "2")] == first
+
+
+def test_several_runs_go_to_the_current_directory_and_seeds_share_a_label(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [make_run(tmp_path / f"naive-{seed}", seed=seed) for seed in range(3)]
+    runs.append(make_run(tmp_path / "ewc", "ewc", seed=0, keeps=0.5))
+    files = plot_runs(runs)
+    assert files == [Path("figures/forgetting.png"), Path("figures/forgetting.svg")]
+    words = texts(files[1])
+    assert words.count("ewc") == len(BENCHMARKS)
+    assert sum("seeds" in word for word in words) == len(BENCHMARKS)
+    assert "covered" not in words
+    assert {"#0072b2", "#d55e00"} <= colours(files[1])
+    assert "#009e73" not in colours(files[1])
+
+
+def test_runs_of_one_name_and_seed_are_told_apart_by_their_paths(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = texts(plot_runs([make_run(Path(name)) for name in ("x5", "x10")], tmp_path)[1])
+    assert "x5" in words and "x10" in words and "naive" not in words
+
+
+@pytest.mark.parametrize(("state", "shown"), [("running", "unfinished"), ("stopped", "stopped"), ("complete", None)])
+def test_a_run_that_is_not_complete_says_so(make_run, tmp_path, state, shown):
+    run = make_run(tmp_path / "a", "a", state=state, unmeasured=2)
+    words = " ".join(texts(plot_runs([run])[1]))
+    assert ("unfinished" in words, "stopped" in words) == (shown == "unfinished", shown == "stopped")
+
+
+def test_scores_that_are_not_finite_are_left_out(make_run, tmp_path):
+    run = make_run(tmp_path / "naive")
+    rows = RunDirectory.open(run).results()
+    (run / "results.jsonl").unlink()
+    for row in rows:
+        if row["metric"] == "nats_per_token":
+            row["score"] = float("nan") if row["point"] else 2.0
+    RunDirectory.open(run).add_results(rows)
+    assert "general_perplexity" in texts(plot_runs([run])[1])
+
+
+def test_the_names_of_many_experiences_become_numbers_with_a_footer(make_run, tmp_path):
+    stream = [(f"medical-textbooks-{number}", 1, 100_000) for number in range(6)]
+    words = texts(plot_runs([make_run(tmp_path / "many", stream=stream)])[1])
+    assert "6" in words
+    assert any("6 medical-textbooks-5" in word for word in words)
+
+
+def test_a_short_second_experience_is_given_its_own_scale(make_run, tmp_path):
+    stream = (("pretraining", 3, 2_250_000_000), ("finetuning", 1, 10_000_000))
+    words = texts(plot_runs([make_run(tmp_path / "paper", stream=stream)])[1])
+    assert "domain tokens (one scale per experience)" in words
+    assert {"750M", "1.5B", "2.25B", "2.26B"} <= set(words)
+
+
+def test_dollars_in_a_name_are_not_mathematics(make_run, tmp_path):
+    assert "a$b$" in " ".join(texts(plot_runs([make_run(tmp_path / "x", "a$b$")])[1]))
+
+
+def test_nothing_to_plot_is_an_error(tmp_path, make_run):
+    with pytest.raises(UserError, match="no runs"):
+        plot_runs([])
+    with pytest.raises(UserError, match="no such folder"):
+        plot_runs([tmp_path / "nowhere"])
+    run = RunDirectory.create(tmp_path / "fresh", "name: fresh\n", {})
+    with pytest.raises(UserError, match=r"no results yet \(unfinished\)"):
+        plot_runs([run.path])
+    with pytest.raises(UserError, match="base model only"):
+        plot_runs([make_run(tmp_path / "base", unmeasured=4)])
+
+
+def test_chinese_labels_without_a_font_are_told_which_package_to_install(caplog, monkeypatch):
+    from matplotlib import font_manager
+
+    assert fonts.han_fonts("no such characters") == []
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    with caplog.at_level(logging.WARNING):
+        assert fonts.han_fonts("重放") == []
+    assert "fonts-noto-cjk" in caplog.text
+
+
+def test_importing_the_modules_stays_light():
+    code = "import sys, clmed.results.plots, clmed.results.table; print(*sys.modules)"
+    modules = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert not modules & {"torch", "transformers", "datasets", "avalanche", "pyarrow", "matplotlib"}
+
+
+def test_a_font_is_used_only_if_it_holds_the_characters(monkeypatch):
+    import matplotlib
+
+    dejavu = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(dejavu)])
+    monkeypatch.setattr(fonts, "FILES", re.compile("dejavu", re.IGNORECASE))
+    assert fonts.han_fonts("重放") == []
+    # What it does hold of this range.
+    monkeypatch.setattr(fonts, "HAN", re.compile("[é\u2264]"))
+    assert fonts.han_fonts("é ≤ 1") == ["DejaVu Sans"]
