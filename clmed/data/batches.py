@@ -1,0 +1,108 @@
+"""The micro-batches of every optimizer step, as one rank sees them.
+
+A step's rows are dealt to (micro-batch, rank) slots in a fixed order, so the global batch is the same for any number of
+ranks; slots that are left over hold empty rows without a loss. Each row carries its weight in the loss, which is
+known without communication because the counts of supervised tokens are: for a row of source s it is
+
+    share_s / (sum of the shares present in the step) / (supervised tokens of s in the whole step)
+
+so that a step's loss is the sum over its rows of weight x summed token losses: within a source the mean over its
+supervised tokens of the whole accumulation window on all ranks, between sources by share. Exam answers are a few
+per cent of their tokens; weighting sources by supervised tokens (`weighting: tokens`) would let 5 % of replayed text be
+most of the loss.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clmed.data.corpus import Rows
+from clmed.data.mixture import Mixture
+
+Batch = dict[str, Tensor]
+INPUTS = ("input_ids", "position_ids", "labels")
+IGNORED = -100  # label of a position without a loss
+
+
+class Batches(Dataset):
+    """Item t is the list of this rank's micro-batches of optimizer step t.
+
+    A micro-batch holds input_ids, position_ids and labels (micro, length) int64, weight (micro,) float32: a row's
+    weight in the loss, and source (micro,) int64: its index in `mixture.sources`.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixture: Mixture,
+        rows: Mapping[str, Rows],
+        weighting: str,
+        micro_batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.mixture = mixture
+        self.rows = [rows[name] for name in mixture.sources]
+        self.weighting = weighting
+        self.rank, self.ranks = rank, ranks
+        largest = int(mixture.counts.sum(axis=1).max())
+        self.micro = min(micro_batch_size, -(-largest // ranks))
+        self.accumulation = -(-largest // (self.micro * ranks))
+
+    def __len__(self) -> int:
+        return self.mixture.steps
+
+    def __getitem__(self, t: int) -> list[Batch]:
+        pairs = self.mixture.step(t)
+        weights = self.weights(pairs)
+        slots = np.arange(self.accumulation * self.ranks * self.micro).reshape(
+            self.accumulation, self.ranks, self.micro
+        )
+        return [self._batch(pairs, weights, mine) for mine in slots[:, self.rank]]
+
+    def weights(self, pairs: list[tuple[int, int]]) -> np.ndarray:
+        """(rows of the step,) each row's weight per supervised token; they and the token counts sum to 1."""
+        source = np.array([s for s, _ in pairs])
+        supervised = np.array([self.rows[s].supervised[row] for s, row in pairs], dtype=np.float64)
+        if self.weighting == "tokens":
+            return np.full(len(pairs), 1 / max(supervised.sum(), 1))
+        totals = np.bincount(source, supervised, minlength=len(self.rows))
+        shares = np.where(totals > 0, self.mixture.shares, 0.0)
+        return (shares / max(shares.sum(), 1e-12) / np.maximum(totals, 1))[source]
+
+    def _batch(self, pairs: list[tuple[int, int]], weights: np.ndarray, slots: np.ndarray) -> Batch:
+        mine = [slot for slot in slots if slot < len(pairs)]
+        length = len(self.rows[0].data[0]["input_ids"])
+        batch = {
+            "input_ids": torch.zeros((self.micro, length), dtype=torch.int64),
+            "position_ids": torch.arange(length).repeat(self.micro, 1),
+            "labels": torch.full((self.micro, length), IGNORED, dtype=torch.int64),
+            "weight": torch.zeros(self.micro),
+            "source": torch.zeros(self.micro, dtype=torch.int64),
+        }
+        for source in {pairs[slot][0] for slot in mine}:
+            places = [place for place, slot in enumerate(mine) if pairs[slot][0] == source]
+            found = self.rows[source].data[[pairs[mine[place]][1] for place in places]]
+            for key in INPUTS:
+                batch[key][places] = torch.from_numpy(np.asarray(found[key])).long()
+            batch["source"][places] = source
+        batch["weight"][: len(mine)] = torch.from_numpy(weights[mine]).float()
+        return batch
+
+    def trained(self, *, domain_only: bool = False, of: str = "tokens") -> np.ndarray:
+        """(steps + 1,) tokens (or `bytes`, or `supervised`) trained before step t, of all sources or the domain's."""
+        total = np.zeros(self.mixture.steps + 1, dtype=np.int64)
+        for index, rows in enumerate(self.rows):
+            if self.mixture.domain[index] or not domain_only:
+                amounts = getattr(rows, of)[self.mixture.order(index)].astype(np.int64)
+                total += np.concatenate([[0], np.cumsum(amounts)])[self.mixture.before[:, index]]
+        return total
+
+
+def row_batch(rows: Rows, index: int) -> Batch:
+    """One row as a batch of its own: input_ids, position_ids and labels (1, length) int64."""
+    found = rows.data[[index]]
+    return {key: torch.from_numpy(np.asarray(found[key])).long() for key in INPUTS}

@@ -1,0 +1,96 @@
+"""The configured sources as packed rows, each prepared at first use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clmed.config import ExperimentConfig, SourceConfig, resolve
+from clmed.data.rows import Part, prepare
+from clmed.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+COUNTS = ("tokens", "supervised", "bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Packed rows of one source: the rows themselves memory-mapped, their counts in memory.
+
+    tokens, supervised, bytes: (rows,) tokens without padding, tokens with a loss, bytes of text.
+    """
+
+    data: "Dataset"
+    tokens: np.ndarray
+    supervised: np.ndarray
+    bytes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @staticmethod
+    def of(data: "Dataset") -> "Rows":
+        return Rows(data=data, **{key: np.asarray(data[key][:]) for key in COUNTS})
+
+    def select(self, rows: np.ndarray) -> "Rows":
+        """The given rows, in the given order."""
+        return Rows(
+            data=self.data.select(rows),
+            tokens=self.tokens[rows],
+            supervised=self.supervised[rows],
+            bytes=self.bytes[rows],
+        )
+
+
+class Corpus:
+    """Rows of every source, by name and part."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, SourceConfig],
+        paths: Mapping[str, Path | None],
+        tokenizer: "PreTrainedTokenizerBase",
+        length: int,
+    ) -> None:
+        """paths: the local file of each source, None for one of the hub; length: tokens of a row."""
+        self.sources, self.paths, self.tokenizer, self.length = sources, paths, tokenizer, length
+        self._rows: dict[tuple[str, str], Rows] = {}
+
+    @staticmethod
+    def of(config: ExperimentConfig, tokenizer: "PreTrainedTokenizerBase", length: int) -> "Corpus":
+        """The sources of an experiment as rows of `length` tokens."""
+        paths = {name: resolve(config, source.path) for name, source in config.data.items()}
+        return Corpus(sources=config.data, paths=paths, tokenizer=tokenizer, length=length)
+
+    def rows(self, name: str, part: Part = "train") -> Rows:
+        """The rows of one part of a source. Raises UserError for a name that is no source."""
+        if name not in self.sources:
+            raise UserError(f"There is no source {name!r} to take rows from; there are {', '.join(self.sources)}.")
+        if (name, part) not in self._rows:
+            arguments: dict[str, Any] = {"tokenizer": self.tokenizer, "length": self.length}
+            self._rows[name, part] = Rows.of(prepare(name, self.sources[name], self.paths[name], part, **arguments))
+        return self._rows[name, part]
+
+
+def reservoir(sources: Mapping[str, Rows], size: int, seed: int) -> Rows:
+    """A uniform sample of at most `size` rows of several sources: those with the smallest random keys.
+
+    A row's key depends on (seed, source, row) alone. So the sample is uniform, needs no state, and as sources are added
+    it changes as a reservoir does (Vitter, 1985): rows only leave it for rows of the new ones.
+    """
+    from datasets import concatenate_datasets
+
+    names = list(sources)
+    keys = [np.random.default_rng([seed, *name.encode()]).random(len(sources[name])) for name in names]
+    chosen = np.argsort(np.concatenate(keys), kind="stable")[:size]
+    every = Rows(
+        data=concatenate_datasets([sources[name].data for name in names]),
+        **{key: np.concatenate([getattr(sources[name], key) for name in names]) for key in COUNTS},
+    )
+    return every.select(np.sort(chosen))

@@ -1,0 +1,189 @@
+"""From a name to records: CSV, JSONL, JSON and Parquet files, and data sets of the Hugging Face hub.
+
+Everything but .json is streamed, so that memory does not grow with the corpus. A .json file holds a list of records, a
+mapping from ids to records (PubMedQA), or, as many do, one record a line.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from clmed.config import SourceConfig
+from clmed.errors import UserError
+
+Record = dict[str, Any]
+Numbered = tuple[int, Record]
+
+# An unclosed quote swallows the file: stop before it fills the memory. Python's own limit (2**17) is too low.
+CELL_LIMIT = 2**26
+
+
+def columns(source: SourceConfig) -> tuple[str, ...]:
+    """The columns that the source's format reads; those of exams are CMExam's."""
+    if source.format == "text":
+        return (source.text,)
+    if source.format == "qa":
+        return (source.question, source.answer)
+    explanation = () if source.target == "answer" else ("Explanation",)
+    return ("Question", "Options", "Answer", *explanation)
+
+
+def records(source: SourceConfig, local: Path | None) -> Iterator[Numbered]:
+    """(number, record) one by one; every record has the columns of the format.
+
+    `local` is the file, or None for a hub data set. The number is what `place` shows: the line on which the record
+    begins (CSV, JSONL) or the record's, counted from 1. Raises UserError for a file that cannot be read or understood,
+    a missing column, and an empty corpus.
+    """
+    needed = columns(source)
+    number = 0
+    for number, record in _hub(source) if local is None else _local(local, needed):
+        missing = [column for column in needed if column not in record]
+        if missing:
+            raise UserError(
+                f"{place(source, local, number)}: there is no column {missing[0]!r}; there are "
+                f"{', '.join(map(repr, record)) or 'none'}. Name the columns in the source's settings."
+            )
+        yield number, record
+    if not number:
+        raise UserError(f"{local or source.path} holds no records.")
+
+
+def place(source: SourceConfig, local: Path | None, number: int) -> str:
+    """Where record `number` stands, for messages: "data/train.csv, line 12"."""
+    by_line = local is not None and local.suffix in (".csv", ".jsonl")
+    return f"{local or source.path}, {'line' if by_line else 'record'} {number}"
+
+
+def load_hub(source: SourceConfig) -> Any:
+    """The hub data set of a source as a memory-mapped `datasets.Dataset`, downloaded at first use."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(source.path, source.subset, split=source.split)
+    except (OSError, ValueError) as error:
+        subset = f" (subset {source.subset!r})" if source.subset else ""
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot load {source.path}{subset}, split {source.split!r}, from the hub: {reason}") from error
+
+
+def _hub(source: SourceConfig) -> Iterator[Numbered]:
+    dataset = load_hub(source)
+    kept = [column for column in dataset.column_names if column in columns(source)]
+    # Without a needed column the record goes out whole, for the message that lists the columns.
+    yield from enumerate(dataset.select_columns(kept) if len(kept) == len(set(columns(source))) else dataset, start=1)
+
+
+def _local(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
+    readers: dict[str, Callable[[Path], Iterator[Numbered]]] = {
+        ".csv": _csv,
+        ".jsonl": _jsonl,
+        ".json": _json,
+        ".parquet": lambda path: _parquet(path, needed),
+    }
+    if path.suffix not in readers:
+        raise UserError(f"{path}: unknown kind of file {path.suffix!r}; the kinds read are {', '.join(readers)}.")
+    return readers[path.suffix](path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file (a byte-order mark is dropped), line ends kept as they are."""
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                offset += len(line)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}, line {number}: not UTF-8 at byte {offset + error.start} of the file ({error.reason}). "
+            "Save the file in UTF-8."
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+
+
+def _csv(path: Path) -> Iterator[Numbered]:
+    csv.field_size_limit(max(CELL_LIMIT, csv.field_size_limit()))
+    reader = csv.reader(_lines(path), strict=True)
+    header: list[str] | None = None
+    begins = 1
+    try:
+        for cells in reader:
+            if header is None:
+                header = cells
+                if len(set(header)) < len(header):
+                    raise UserError(f"{path}: a column name occurs twice in the header: {', '.join(header)}.")
+            elif cells:  # a blank line is no record
+                if len(cells) != len(header):
+                    raise UserError(
+                        f"{path}, line {begins}: {len(cells)} cells where the header has {len(header)}. "
+                        "A cell with commas, quotes or line ends must stand in quotes."
+                    )
+                yield begins, dict(zip(header, cells, strict=True))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: the row that begins on line {begins} is malformed ({error}). Is a quote left open?"
+        ) from error
+
+
+def _jsonl(path: Path) -> Iterator[Numbered]:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: malformed JSON at column {error.colno} ({error.msg}).") from error
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}, line {number}: a record must be a JSON object ({{...}}), not {line.strip()[:40]}."
+            )
+        yield number, record
+
+
+def _json(path: Path) -> Iterator[Numbered]:
+    try:
+        content = json.loads("".join(_lines(path)))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # several values: one a line
+            yield from _jsonl(path)
+            return
+        raise UserError(
+            f"{path}, line {error.lineno}: malformed JSON at column {error.colno} ({error.msg})."
+        ) from error
+    entries: Iterable[tuple[Any, Any]]
+    if isinstance(content, dict):
+        entries = content.items()
+    elif isinstance(content, list):
+        entries = enumerate(content, start=1)
+    else:
+        raise UserError(f"{path} holds neither a JSON list of records nor a mapping from ids to records.")
+    for number, (key, record) in enumerate(entries, start=1):
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}, record {key}: a record must be a JSON object ({{...}}), not {str(record)[:40]!r}."
+            )
+        yield number, record
+
+
+def _parquet(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with path.open("rb") as handle:
+            file = pyarrow.parquet.ParquetFile(handle)
+            kept = [column for column in needed if column in file.schema_arrow.names]
+            number = 0
+            for batch in file.iter_batches(batch_size=256, columns=kept if len(kept) == len(needed) else None):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}.") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
