@@ -1,1 +1,1 @@
-"""The methods against forgetting that come with clmed, one a file; each is registered as an entry point in setup.cfg."""
+"""The methods against forgetting that come with clmed, one a file; setup.cfg registers each as an entry point."""

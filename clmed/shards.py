@@ -1,0 +1,96 @@
+"""The local shards of a model: read, copy, add to gradients, reduce. What strategies stand on.
+
+Under FSDP2 every parameter is a DTensor of which this rank holds one shard; in one process a shard is the whole
+parameter. Code written with these helpers is the same in both cases: it works on local tensors, in place, and
+communicates only where a scalar has to be summed.
+
+Read or edit shards only before a forward, after a backward, or after `model.reshard()`: between forward and backward,
+and after a forward-only pass, FSDP computes with gathered copies and edits to the shards are ignored. (Every
+measurement of clmed ends with `reshard()`.)
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of `tensor`, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shards(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, local shard) of each trainable parameter, detached: edits change the model, no graph is made.
+
+    Raises TypeError for a plain tensor in a sharded model: it would silently differ between ranks.
+    """
+    sharded = _shard_group(model) is not None
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            if sharded and not isinstance(parameter, DTensor):
+                raise TypeError(f"{name} is not sharded, though the rest of the model is")
+            yield name, local(parameter.detach())
+
+
+def gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, local shard of the gradient) of each trainable parameter that has one; edits change the gradient."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is not None:
+            yield name, local(parameter.grad)
+
+
+def clone_shards(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's trainable shards, such as an anchor to return to."""
+    return {name: shard.clone() for name, shard in shards(model)}
+
+
+@torch.no_grad()
+def add_to_gradients(
+    model: nn.Module, anchor: Mapping[str, Tensor], strength: float, importance: Mapping[str, Tensor] | None = None
+) -> None:
+    """grad += strength * importance * (weight - anchor), in place: that of strength/2 * sum importance (w - a)^2.
+
+    Each rank does its own shards, without communication; call it in `after_backward`, when gradients are reduced.
+    importance: per weight, shaped like the anchor; None means 1.
+    """
+    weights = dict(shards(model))
+    for name, gradient in gradients(model):
+        distance = weights[name] - anchor[name]
+        if importance is not None:
+            distance *= importance[name]
+        gradient.add_(distance, alpha=strength)
+
+
+@torch.no_grad()
+def quadratic_penalty(
+    model: nn.Module, anchor: Mapping[str, Tensor], strength: float, importance: Mapping[str, Tensor] | None = None
+) -> float:
+    """strength/2 * sum importance (w - a)^2 over the whole model: the value whose gradient `add_to_gradients` adds."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, weight in shards(model):
+        square = (weight - anchor[name]).square_()
+        total += (square if importance is None else square.mul_(importance[name])).sum(dtype=torch.float64).cpu()
+    return strength / 2 * reduce_sum(model, total).item()
+
+
+def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:
+    """Sum a per-shard scalar over the ranks that hold the shards of one copy of the model.
+
+    On a replicate x shard mesh that is the shard dimension alone: a sum over all ranks would count each copy.
+    """
+    group = _shard_group(model)
+    if group is not None:
+        dist.all_reduce(value, group=group)
+    return value
+
+
+def _shard_group(model: nn.Module) -> dist.ProcessGroup | None:
+    """The process group over which the model's parameters are sharded, None where they are plain tensors."""
+    for parameter in model.parameters():
+        if isinstance(parameter, DTensor):
+            mesh = parameter.device_mesh
+            return mesh.get_group(mesh.ndim - 1)  # the shard dimension is the last of a hybrid mesh
+    return None

@@ -1,0 +1,49 @@
+"""Strategy: what a method against forgetting may do. Most override one or two methods.
+
+A strategy is an Avalanche plugin: besides the hooks below it may define any of Avalanche's callbacks, which receive
+the trainer (`trainer.model`, `trainer.optimizer`, `trainer.corpus`, `trainer.experience`). A loss is added in
+`before_backward` (to `trainer.loss`, once per micro-batch), a gradient in `after_backward` (once per optimizer step,
+when gradients are final local shards). Several strategies act in the order of the YAML.
+
+Its parameters in the YAML are the keyword-only arguments of its `__init__`, with their types and defaults; a trailing
+underscore is dropped (`from_` is `from:` in the YAML). The first line of its docstring is its summary, a line that
+starts with `Source:` its paper.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from avalanche.core import BaseSGDPlugin
+
+from clmed.config import ExperienceConfig
+from clmed.data.corpus import Corpus, Rows
+from clmed.data.mixture import Blend
+
+if TYPE_CHECKING:
+    from clmed.stream import Phase
+
+
+class Strategy(BaseSGDPlugin):
+    """The base class: does nothing, which is naive training."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(supports_distributed=True, **kwargs)  # else Avalanche warns of each of them
+
+    def stream(self, experiences: Sequence[ExperienceConfig]) -> Sequence[ExperienceConfig]:
+        """The experiences to train on instead of the configured ones."""
+        return experiences
+
+    def sources(self, phase: "Phase", corpus: Corpus) -> Mapping[str, Rows]:
+        """Rows that this strategy makes itself, by a name that its `mixture` may use."""
+        return {}
+
+    def mixture(self, phase: "Phase", blend: Blend, corpus: Corpus) -> Blend:
+        """What an experience trains on."""
+        return blend
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be kept to go on from here: tensors are local shards."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""

@@ -1,0 +1,145 @@
+"""The stream of experiences and the benchmarks, as an Avalanche scenario made from the configuration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from avalanche.benchmarks import CLScenario, DatasetExperience
+from avalanche.benchmarks.scenarios.generic_scenario import EagerCLStream
+from avalanche.benchmarks.utils.data import AvalancheDataset
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from clmed.config import ExperienceConfig, TrainingConfig, measurement_tokens
+from clmed.data.batches import Batches
+from clmed.data.corpus import Corpus, Rows
+from clmed.data.mixture import Blend, schedule
+from clmed.errors import UserError
+from clmed.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One experience as strategies see it before it is built: its settings, its place, and what came before."""
+
+    config: ExperienceConfig
+    index: int
+    past: tuple[str, ...]  # sources of the earlier experiences, without repetition
+    seed: int
+
+
+class Experience(DatasetExperience):
+    """One training phase: Avalanche's experience with its settings, its batches and its measurement points."""
+
+    def __init__(self, *, phase: Phase, batches: Batches) -> None:
+        super().__init__(dataset=AvalancheDataset([batches]), current_experience=phase.index)
+        self.config, self.name, self.batches = phase.config, phase.config.name, batches
+        self.milestones = milestones(phase.config, batches)
+
+
+class BenchmarkExperience(DatasetExperience):
+    """One benchmark: what is measured at every measurement point, and how."""
+
+    def __init__(
+        self, *, name: str, role: str, items: Sequence[Any], measure: Callable[[PreTrainedModel], Any]
+    ) -> None:
+        """role: gain or retention; measure: scores a model on the items."""
+        super().__init__(dataset=AvalancheDataset([_Items(items)]), current_experience=0)
+        self.name, self.role, self.measure = name, role, measure
+
+
+class _Items(Dataset):
+    """A sequence as Avalanche wants its data sets: hashable."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def make_scenario(
+    experiences: Sequence[ExperienceConfig],
+    *,
+    training: TrainingConfig,
+    corpus: Corpus,
+    strategies: Sequence[Strategy],
+    seed: int,
+    benchmarks: Sequence[BenchmarkExperience] = (),
+    rank: int = 0,
+    ranks: int = 1,
+) -> CLScenario:
+    """The train stream, then one stream for each benchmark."""
+    for strategy in strategies:
+        experiences = strategy.stream(experiences)
+    built: list[Experience] = []
+    past: list[str] = []
+    for index, config in enumerate(experiences):
+        phase = Phase(config=config, index=index, past=tuple(past), seed=seed)
+        built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))
+        past += [name for name in config.data if name not in past]
+    streams = [EagerCLStream("train", built)]
+    streams += [EagerCLStream(benchmark.name, [benchmark]) for benchmark in benchmarks]
+    return CLScenario(streams)
+
+
+def _batches(
+    phase: Phase, training: TrainingConfig, corpus: Corpus, strategies: Sequence[Strategy], rank: int, ranks: int
+) -> Batches:
+    blend = domain_blend(phase.config, corpus)
+    made: dict[str, Rows] = {}
+    for strategy in strategies:
+        made.update(strategy.sources(phase, corpus))
+        blend = strategy.mixture(phase, blend, corpus)
+    rows = {name: made[name] if name in made else corpus.rows(name) for name in blend.tokens()}
+    mixture = schedule(
+        blend,
+        rows={name: len(found) for name, found in rows.items()},
+        tokens_per_row={name: float(found.tokens.mean()) for name, found in rows.items()},
+        rows_per_step=training.tokens_per_step // training.sequence_length,
+        seed=_seed(phase.seed, phase.index),
+    )
+    return Batches(
+        mixture=mixture,
+        rows=rows,
+        weighting=training.weighting,
+        micro_batch_size=training.micro_batch_size,
+        rank=rank,
+        ranks=ranks,
+    )
+
+
+def domain_blend(config: ExperienceConfig, corpus: Corpus) -> Blend:
+    """An experience's own data: passes over each of its sources, or tokens shared out by their sizes."""
+    sizes = {name: float(corpus.rows(name).tokens.sum()) for name in config.data}
+    passes = config.epochs if config.epochs is not None else (config.tokens or 0) / sum(sizes.values())
+    domain = {name: size * passes for name, size in sizes.items()}
+    return Blend(domain=domain, mixed={}, alternated={}, budget=config.budget)
+
+
+def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
+    """The step after which each measurement point inside the experience falls: the first to reach its domain tokens."""
+    trained = batches.trained(domain_only=True)
+    own = [rows for rows, domain in zip(batches.rows, batches.mixture.domain, strict=True) if domain]
+    epoch = sum(int(rows.tokens.sum()) for rows in own)
+    found: dict[int, str] = {}
+    for point in config.measure_at:
+        step = int(np.searchsorted(trained, measurement_tokens(point, epoch)))
+        if step > batches.mixture.steps:
+            raise UserError(
+                f"Experience {config.name!r}: measure_at {point!r} lies beyond its end, which is at {trained[-1]:,} "
+                f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier point or leave it out: the end is "
+                "always measured."
+            )
+        if step < batches.mixture.steps:
+            found[step] = str(point)
+    return found
+
+
+def _seed(seed: int, index: int) -> int:
+    """A seed of its own for each experience, so that two experiences on one source do not repeat an order."""
+    return seed * 1000 + index

@@ -1,0 +1,86 @@
+"""The base model that a configuration describes: made once, pretrained by the trainer of every experience, cached."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+from clmed.config import BuildConfig, ExperienceConfig, ExperimentConfig, PretrainConfig, TrainingConfig, fingerprint
+from clmed.data.cache import build_once, cache_dir
+from clmed.data.corpus import Corpus
+from clmed.stream import make_scenario
+from clmed.training.checkpoint import save_model
+from clmed.training.model import load_tokenizer, new_model, sources_fingerprint
+from clmed.training.sharding import World
+from clmed.training.trainer import ContinualTrainer
+
+RECIPE = 1  # raised when a change of the code changes the weights that come out
+
+
+def base_folder(config: ExperimentConfig, build: BuildConfig) -> Path:
+    """Where the base of this configuration is cached, by the content of everything that makes it."""
+    names = [*build.tokenizer_from, *(build.pretrain.data if build.pretrain else [])]
+    recipe = {
+        "recipe": RECIPE,
+        "build": build.model_dump(mode="json"),
+        "sources": sources_fingerprint(config, names),
+        "versions": [torch.__version__, transformers.__version__],
+    }
+    return cache_dir() / "models" / fingerprint(recipe)
+
+
+def build_base(
+    config: ExperimentConfig, build: BuildConfig, tokenizer: PreTrainedTokenizerBase, watchers: Sequence[Any] = ()
+) -> Path:
+    """Make the base model unless it is cached: this process alone, on the CPU, whatever the number of ranks."""
+
+    def make(folder: Path) -> None:
+        model = new_model(build, tokenizer)
+        if build.pretrain is not None:
+            world = World()
+            corpus = Corpus.of(config, tokenizer, build.pretrain.sequence_length)
+            experience, training = _as_experience(build.pretrain)
+            scenario = make_scenario([experience], training=training, corpus=corpus, strategies=[], seed=build.seed)
+            ContinualTrainer(model=model, world=world, corpus=corpus, watchers=watchers).train(
+                scenario.streams["train"]
+            )
+        save_model(model, tokenizer, folder / "model")
+
+    return build_once(base_folder(config, build), make) / "model"
+
+
+def _as_experience(pretrain: PretrainConfig) -> tuple[ExperienceConfig, TrainingConfig]:
+    experience = ExperienceConfig(
+        name="pretraining-of-the-base",
+        data=pretrain.data,
+        epochs=pretrain.epochs,
+        tokens=pretrain.tokens,
+        optimizer=pretrain.optimizer,
+    )
+    training = TrainingConfig(
+        sequence_length=pretrain.sequence_length,
+        tokens_per_step=pretrain.tokens_per_step,
+        micro_batch_size=pretrain.micro_batch_size,
+    )
+    return experience, training
+
+
+def needs_building(config: ExperimentConfig) -> bool:
+    """Whether the base is still to be made."""
+    build = config.model.build
+    return build is not None and not (base_folder(config, build) / "model").is_dir()
+
+
+def build_tokens(config: ExperimentConfig) -> int:
+    """Tokens that the base will be pretrained on."""
+    build = config.model.build
+    if build is None or build.pretrain is None:
+        return 0
+    if build.pretrain.tokens is not None:
+        return build.pretrain.tokens
+    corpus = Corpus.of(config, load_tokenizer(config), build.pretrain.sequence_length)
+    tokens = sum(int(corpus.rows(name).tokens.sum()) for name in build.pretrain.data)
+    return round(tokens * (build.pretrain.epochs or 0))

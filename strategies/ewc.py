@@ -1,0 +1,90 @@
+"""EWC: hold the weights that earlier knowledge depends on."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clmed.shards import add_to_gradients, clone_shards, gradients, quadratic_penalty
+from clmed.strategy import Strategy
+
+LOG_EVERY = 10  # steps between two values of the penalty: the gradient is free, the value costs a pass
+
+
+class EWC(Strategy):
+    """Elastic weight consolidation: pull each weight to its old value, by how much the old data depends on it.
+
+    Adds the gradient of  strength/2 * sum_i F_i (w_i - a_i)^2  where a are the weights before the experience and F is
+    the diagonal of the empirical Fisher information: the mean over rows of the squared gradient of a row's mean token
+    loss. F comes from the `fisher` part of the general sources in `fisher_from` before the first experience, and with
+    `past: true` from each experience's own data after it. `separate` keeps a penalty (F, a) for each of these;
+    `online` keeps one: F <- decay * F + F_new with the latest weights as anchor.
+
+    Every rank computes the gradient of the same row, so that the reduced gradient is that row's and its square
+    is exact for any number of ranks.
+
+    Source: Kirkpatrick et al., 2017, arXiv 1612.00796; online: Schwarz et al., 2018, arXiv 1805.06370
+    """
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1000.0,
+        fisher_from: list[str],
+        rows: int = 200,
+        past: bool = True,
+        mode: Literal["online", "separate"] = "online",
+        decay: float = 1.0,
+    ) -> None:
+        self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
+        self.past, self.mode, self.decay = past, mode, decay
+        self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
+
+    def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
+        """Before the first experience: what the general data depends on."""
+        if not self.penalties and self.fisher_from:
+            self._consolidate(trainer, self.fisher_from)
+
+    def after_training_exp(self, trainer: Any, **kwargs: Any) -> None:
+        """After each experience: what its own data depends on."""
+        if self.past and not trainer.is_last_experience:
+            self._consolidate(trainer, trainer.experience.config.data)
+
+    def after_backward(self, trainer: Any, **kwargs: Any) -> None:
+        """Add the penalty's gradient to the final gradients, before clipping."""
+        for fisher, anchor in self.penalties:
+            add_to_gradients(trainer.model, anchor, self.strength, fisher)
+        if trainer.clock.train_exp_iterations % LOG_EVERY == 0:
+            values = [
+                quadratic_penalty(trainer.model, anchor, self.strength, fisher) for fisher, anchor in self.penalties
+            ]
+            trainer.log["ewc_penalty"] = sum(values)
+
+    def _consolidate(self, trainer: Any, sources: list[str]) -> None:
+        fisher = fisher_diagonal(trainer, sources, self.rows)
+        if self.mode == "online" and self.penalties:
+            (old, _), *_ = self.penalties
+            for name, values in fisher.items():
+                values.add_(old[name], alpha=self.decay)
+            self.penalties = []
+        self.penalties.append((fisher, clone_shards(trainer.model)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The penalties, as local shards."""
+        return {"penalties": self.penalties}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back the penalties."""
+        self.penalties = state["penalties"]
+
+
+def fisher_diagonal(trainer: Any, sources: list[str], rows: int) -> dict[str, Tensor]:
+    """The mean over at most `rows` rows of the sources' `fisher` parts of the squared gradient, as local shards."""
+    fisher = {name: torch.zeros_like(shard) for name, shard in clone_shards(trainer.model).items()}
+    batches = trainer.sample_rows(sources, part="fisher", rows=rows)
+    for batch in batches:
+        trainer.row_gradient(batch)
+        for name, gradient in gradients(trainer.model):
+            fisher[name].addcmul_(gradient, gradient, value=1 / len(batches))
+    trainer.optimizer.zero_grad()
+    return fisher

@@ -1,0 +1,83 @@
+"""Replay, interleave and joint: what they put into the batches."""
+
+import numpy as np
+import pytest
+
+from clmed.errors import UserError
+from clmed.training.sharding import World
+from tests.small import GENERAL, make_trainer, small_config
+
+QUIET = {"gain": [], "retention": []}
+
+
+def streams(strategy, tokenizer, make_model, **changes):
+    trainer = make_trainer(small_config(strategy, evaluation=QUIET, **changes), make_model(0), tokenizer, World())
+    return list(trainer.stream), trainer.corpus
+
+
+def tokens_by_source(experience):
+    batches = experience.batches
+    amounts = [int(rows.tokens[batches.mixture.order(i)].sum()) for i, rows in enumerate(batches.rows)]
+    return dict(zip(batches.mixture.sources, amounts, strict=True))
+
+
+def test_replay_keeps_its_share_of_tokens(tokenizer, make_model):
+    (first, second), corpus = streams(
+        {"replay": {"ratio": 0.3, "from": [*GENERAL, "past"], "memory": 25}}, tokenizer, make_model
+    )
+    naive, _ = streams({}, tokenizer, make_model)
+    for experience, plain, own in ((first, naive[0], "medical"), (second, naive[1], "exam")):
+        tokens = tokens_by_source(experience)
+        assert tokens[own] == tokens_by_source(plain)[own], "replay comes on top of the domain's budget"
+        assert 1 - tokens[own] / sum(tokens.values()) == pytest.approx(
+            0.3, abs=0.02
+        )  # a row is 64 of some 10,000 tokens
+    assert set(tokens_by_source(first)) == {"medical", *GENERAL}
+    assert set(tokens_by_source(second)) == {"exam", "past", *GENERAL}
+    memory = second.batches.rows[second.batches.mixture.sources.index("past")]
+    assert len(memory) == 25
+    of_past = {row.tobytes() for row in corpus.rows("medical").data["input_ids"][:]}
+    assert {row.tobytes() for row in memory.data["input_ids"][:]} <= of_past
+
+
+def test_replay_of_the_past_alone_starts_with_nothing(tokenizer, make_model):
+    (first, second), _ = streams({"replay": {"ratio": 0.3, "from": ["past"]}}, tokenizer, make_model)
+    assert set(tokens_by_source(first)) == {"medical"}
+    assert set(tokens_by_source(second)) == {"exam", "past"}
+
+
+def test_strategies_never_read_held_out_text(tokenizer, make_model):
+    (first, _), corpus = streams({"replay": {"ratio": 0.3, "from": GENERAL}}, tokenizer, make_model)
+    for name in GENERAL:
+        held_out = {row.tobytes() for row in corpus.rows(name, "heldout").data["input_ids"][:]}
+        rows = first.batches.rows[first.batches.mixture.sources.index(name)]
+        assert not held_out & {row.tobytes() for row in rows.data["input_ids"][:]}
+
+
+def test_interleave_gives_one_step_in_so_many(tokenizer, make_model):
+    (first, _), _ = streams({"interleave": {"every": 3, "from": GENERAL}}, tokenizer, make_model)
+    mixture = first.batches.mixture
+    general = mixture.counts[:, [mixture.sources.index(name) for name in GENERAL]].sum(axis=1)
+    own = mixture.counts[:, mixture.sources.index("medical")]
+    assert ((general > 0) != (own > 0)).all()
+    for start in range(len(general) - 2):
+        assert (general[start : start + 3] > 0).sum() == 1
+
+
+def test_joint_is_one_experience_with_every_budget(tokenizer, make_model):
+    (only,), corpus = streams({"joint": {"from": GENERAL, "general_epochs": 0.5}}, tokenizer, make_model)
+    tokens = tokens_by_source(only)
+    size = corpus.rows("medical").tokens.mean()
+    assert tokens["medical"] == pytest.approx(8000, abs=size)
+    assert tokens["exam"] == pytest.approx(4000, abs=64)
+    for name in GENERAL:
+        assert tokens[name] == pytest.approx(0.5 * corpus.rows(name).tokens.sum(), abs=64)
+    assert only.batches.trained(domain_only=True)[-1] == tokens["medical"] + tokens["exam"]
+    exact = only.batches.mixture.counts.sum(axis=1, keepdims=True) * only.batches.mixture.counts.sum(axis=0)
+    exact = exact / only.batches.mixture.counts.sum()
+    assert (np.abs(np.cumsum(only.batches.mixture.counts - exact, axis=0)) < 1 + 1e-9).all(), "not mixed evenly"
+
+
+def test_a_source_that_is_not_there_is_named(tokenizer, make_model):
+    with pytest.raises(UserError, match="no source 'past'"):
+        streams({"interleave": {"from": ["past"]}}, tokenizer, make_model)
