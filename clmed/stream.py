@@ -132,7 +132,7 @@ def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
         if step > batches.mixture.steps:
             raise UserError(
                 f"Experience {config.name!r}: measure_at {point!r} lies beyond its end, which is at {trained[-1]:,} "
-                f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier point or leave it out: the end is "
+                f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier one or leave it out: the end is "
                 "always measured."
             )
         if step < batches.mixture.steps:

@@ -1,0 +1,195 @@
+"""Benchmarks as Avalanche streams, their scores as Avalanche metrics, and the logger that writes both to the run."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.logging import BaseLogger
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from clmed.config import BenchmarkConfig, EvaluationConfig
+from clmed.data.corpus import Corpus
+from clmed.evaluation.aggregate import scores
+from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from clmed.evaluation.encoding import Request, token_counts
+from clmed.evaluation.perplexity import perplexity
+from clmed.evaluation.prompts import Prompt, prompt
+from clmed.evaluation.scoring import score
+from clmed.results.rundir import RunDirectory
+from clmed.stream import BenchmarkExperience
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What measuring one benchmark once gave.
+
+    scores: one {category, metric, score, questions} each; answers: columns of the record by question.
+    """
+
+    scores: Sequence[Mapping[str, Any]]
+    answers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def make_benchmarks(
+    evaluation: EvaluationConfig,
+    *,
+    path_of: Callable[[str], Path | None],
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: int,
+    say: Callable[[str], None] = lambda message: None,
+) -> list[BenchmarkExperience]:
+    """Every configured benchmark, read and turned into prompts; `positions`: the most tokens that the model takes."""
+    made = []
+    for role, configs in (("gain", evaluation.gain), ("retention", evaluation.retention)):
+        for config in configs:
+            if config.perplexity is not None:
+                made.append(_perplexity(config, role, corpus, evaluation.batch_tokens))
+            else:
+                local, shots = (None if path is None else path_of(path) for path in (config.path, config.shots_from))
+                benchmark = load_benchmark(config, local, shots)
+                for reason in benchmark.reasons:
+                    say(f"{config.label} leaves out {reason}")
+                made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say))
+    return made
+
+
+def _exam(
+    config: BenchmarkConfig,
+    role: str,
+    benchmark: Benchmark,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: int,
+    batch_tokens: int,
+    say: Callable[[str], None],
+) -> BenchmarkExperience:
+    questions = benchmark.questions
+    prompts, shots = _prompts(benchmark, config.shots, tokenizer, positions)
+    if shortened := Counter(
+        question.subject for question, left in zip(questions, shots, strict=True) if left < config.shots
+    ):
+        by_subject = ", ".join(f"{subject} {count}" for subject, count in shortened.most_common())
+        say(
+            f"{config.label}: {shortened.total():,} of {len(questions):,} prompts lost shots from the front, to fit "
+            f"{positions:,} positions ({by_subject})"
+        )
+    requests = [_request(*each) for each in zip(questions, prompts, shots, strict=True)]
+
+    def measure(model: PreTrainedModel) -> Measurement:
+        start = time.perf_counter()
+        found = score(model, tokenizer, requests, batch_tokens=batch_tokens)
+        predictions = [asked.answers[int(np.argmax(values))] for asked, values in zip(prompts, found, strict=True)]
+        answers: dict[str, Sequence[Any]] = {
+            "subject": [question.subject for question in questions],
+            "index": [question.index for question in questions],
+            "categories": [list(question.categories) for question in questions],
+            "gold": [question.answer for question in questions],
+            "prediction": predictions,
+            "correct": [p == question.answer for p, question in zip(predictions, questions, strict=True)],
+            "shots": shots,
+            "answers": [list(asked.answers) for asked in prompts],
+            "log_likelihoods": [values.tolist() for values in found],
+        }
+        return Measurement(scores=scores(benchmark, predictions), answers=answers, seconds=time.perf_counter() - start)
+
+    return BenchmarkExperience(name=config.label, role=role, items=questions, measure=measure)
+
+
+def _prompts(
+    benchmark: Benchmark, shots: int, tokenizer: PreTrainedTokenizerBase, positions: int
+) -> tuple[list[Prompt], list[int]]:
+    """Every question's prompt with as many shots as fit, and how many these are."""
+    questions = benchmark.questions
+    prompts = [prompt(benchmark, question, shots) for question in questions]
+    shown = [shots] * len(prompts)
+    long = [i for i, asked in enumerate(prompts) if _bytes(asked) > positions]
+    for left in range(shots - 1, -1, -1):
+        counts = token_counts(tokenizer, [_request(questions[i], prompts[i], shown[i]) for i in long])
+        long = [i for i, count in zip(long, counts, strict=True) if count > positions]
+        for i in long:
+            prompts[i], shown[i] = prompt(benchmark, questions[i], left), left
+    return prompts, shown
+
+
+def _bytes(asked: Prompt) -> int:
+    """A token is at least a byte, so a prompt of few bytes need not be tokenised to know that it fits."""
+    return len(asked.context.encode()) + max(len(text.encode()) for text in asked.continuations)
+
+
+def _request(question: Question, asked: Prompt, shots: int) -> Request:
+    """Questions with fewer shots are a group of their own: in one group all would share no more than the header."""
+    return Request(group=f"{question.subject}/{shots}", context=asked.context, continuations=asked.continuations)
+
+
+def _perplexity(config: BenchmarkConfig, role: str, corpus: Corpus, batch_tokens: int) -> BenchmarkExperience:
+    assert config.perplexity is not None
+    rows = corpus.rows(config.perplexity, "heldout")
+
+    def measure(model: PreTrainedModel) -> Measurement:
+        start = time.perf_counter()
+        nats, tokens = perplexity(model, rows.data, batch_tokens=batch_tokens)
+        values = {"nats_per_token": nats / tokens, "bits_per_byte": nats / np.log(2) / int(rows.bytes.sum())}
+        found = [{"category": "all", "metric": m, "score": value, "questions": tokens} for m, value in values.items()]
+        return Measurement(scores=found, seconds=time.perf_counter() - start)
+
+    return BenchmarkExperience(name=config.label, role=role, items=range(len(rows)), measure=measure)
+
+
+class Scores(PluginMetric[dict]):
+    """A benchmark's scores as Avalanche metric values, named as every tracker shows them: benchmark/category/metric."""
+
+    def result(self) -> dict:
+        """The scores of the benchmark measured last."""
+        return self.last
+
+    def reset(self) -> None:
+        """Forget them."""
+        self.last: dict = {}
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
+        """The trainer leaves the measurement in `mb_output`."""
+        name = strategy.experience.name
+        self.last = {f"{name}/{row['category']}/{row['metric']}": row["score"] for row in strategy.mb_output.scores}
+        return [MetricValue(self, key, value, strategy.tokens) for key, value in self.last.items()]
+
+
+class RunWriter(BaseLogger):
+    """Writes each measurement to results.jsonl and the answers to every question as Parquet."""
+
+    def __init__(self, directory: RunDirectory, shots: dict[str, int], say: Callable[[str], None]) -> None:
+        """shots: of each benchmark, by name; say: tells each whole score as it comes."""
+        super().__init__()
+        self.directory, self.shots, self.say = directory, shots, say
+        self.started = time.perf_counter()
+        self.measuring = 0.0
+
+    def after_eval_exp(self, strategy: Any, metric_values: Sequence[MetricValue], **kwargs: Any) -> None:
+        """One benchmark has been measured."""
+        benchmark, measured = strategy.experience, strategy.mb_output
+        self.measuring += measured.seconds
+        common = {
+            "point": strategy.point,
+            "tokens": strategy.tokens,
+            "all_tokens": strategy.all_tokens,
+            "bytes": strategy.bytes,
+            "flops": strategy.flops,
+            "experience": strategy.measured_experience,
+            "final": strategy.measured_final,
+            "role": benchmark.role,
+            "benchmark": benchmark.name,
+            "shots": self.shots[benchmark.name],
+            "seconds": round(measured.seconds, 3),
+            "train_seconds": round(time.perf_counter() - self.started - self.measuring, 3),
+        }
+        self.directory.add_results([common | row for row in measured.scores])
+        whole = ", ".join(f"{row['metric']} {row['score']:.4g}" for row in measured.scores if row["category"] == "all")
+        self.say(f"  measured {benchmark.name}: {whole} ({measured.seconds:.1f} s)")
+        if measured.answers:
+            self.directory.write_answers(strategy.point, benchmark.name, measured.answers)
