@@ -57,29 +57,38 @@ class RunDirectory:
     ) -> "RunDirectory":
         """A fresh run in `path`, in state `running`. In a distributed run only the first process calls this.
 
-        Raises UserError when `path` holds a run (complete, unfinished or of another configuration) and `overwrite` is
-        false; and always when it holds files but no run. `overwrite` removes the files of the run and nothing else.
+        Raises UserError as `refuse_if_taken` does. `overwrite` removes the files of the run and nothing else.
         """
         run = cls(path)
         config = yaml.safe_load(config_yaml)
+        run.refuse_if_taken(config_yaml, overwrite)
         with disk_errors(run.path):
-            if run.path.exists() and not run.path.is_dir():
-                raise UserError(f"{run.path} is a file, not a folder for a run; give another folder with --output.")
             if is_run(run.path):
-                if not overwrite:
-                    raise UserError(run._why_taken(config))
                 run._clear()
-            elif others := _visible_files(run.path):
-                raise UserError(
-                    f"{run.path} holds files that are not a run ({_some(others)}), and they are not touched, with "
-                    "--overwrite neither; give another folder with --output, or move them away."
-                )
             run.path.mkdir(parents=True, exist_ok=True)
         # The status first: it is what makes the directory a run, whenever this is interrupted.
         _write_json(run.path / STATUS, {"state": "running", "reason": "", "fingerprint": _fingerprint(config)})
         _write_whole(run.path / CONFIG, config_yaml.encode())
         _write_json(run.path / ENVIRONMENT, environment)
         return run
+
+    def refuse_if_taken(self, config_yaml: str, overwrite: bool = False) -> None:
+        """Raise UserError when a new run must not go here; nothing is changed.
+
+        That is when there is a run (complete, unfinished or of another configuration) and `overwrite` is false; and
+        always when there are files but no run.
+        """
+        with disk_errors(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file, not a folder for a run; give another folder with --output.")
+            if is_run(self.path):
+                if not overwrite:
+                    raise UserError(self._why_taken(yaml.safe_load(config_yaml)))
+            elif others := _visible_files(self.path):
+                raise UserError(
+                    f"{self.path} holds files that are not a run ({_some(others)}), and they are not touched, with "
+                    "--overwrite neither; give another folder with --output, or move them away."
+                )
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":

@@ -1,8 +1,9 @@
 """Scores for the terminal: a row for each measurement point, a column for each benchmark."""
 
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.table import Table
@@ -26,22 +27,32 @@ def score_table(rows: Rows) -> Table:
     """Each benchmark's primary score, and its change since the base model in green (better) or red (worse).
 
     Accuracies in %, their changes in percentage points; perplexity in nats per token, where a negative change is the
-    better one. A benchmark with at most three categories shows them in columns of their own, as long as there is room
-    on a terminal 100 wide; subjects are never shown.
+    better one. A benchmark with at most three categories shows them in columns of their own (retention first), as long
+    as there is room on a terminal 80 wide; subjects are never shown. A prefix that all benchmarks share ("synthetic-")
+    goes into the title.
     """
     columns, scores = _columns(rows), matrix(rows)
-    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    table.add_column("point", justify="right")
-    table.add_column("experience", overflow="fold")
+    prefix = _shared_prefix({column.key[0] for column in columns})
+    title = f"{prefix.rstrip('-')} benchmarks: " if prefix else ""
+    table = Table(
+        title=f"{title}scores and changes since the base model",
+        caption="   ".join(f"{role}: {', '.join(names)}" for role, names in _roles(columns, prefix).items()),
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+        title_style="bold",
+    )
+    table.add_column("point", overflow="fold", min_width=11)
     table.add_column("tokens", justify="right")
     for column in columns:
         unit = "%" if column.key[2] == ACCURACY else "nats/token"
-        small = column.key[1] if column.key[1] != WHOLE else f"{column.role}\n{unit}"
-        header = Text.assemble(fold(column.heading, NAME_WIDTH), "\n", (small, "not bold dim"))
+        small = column.key[1] if column.key[1] != WHOLE else unit
+        header = Text.assemble(fold(column.heading.removeprefix(prefix), NAME_WIDTH), "\n", (small, "not bold dim"))
         table.add_column(header, overflow="fold")
     for point, row in {row["point"]: row for row in rows}.items():
         cells = [score_cell(column.key[2], scores[column.key], point) for column in columns]
-        table.add_row(str(point), fold(row["experience"], NAME_WIDTH), tokens_text(row["tokens"]), *cells)
+        table.add_row(f"{point} " + fold(row["experience"], NAME_WIDTH), tokens_text(row["tokens"]), *cells)
     return table
 
 
@@ -56,20 +67,37 @@ def _columns(rows: Rows) -> list[Column]:
     roles = {row["benchmark"]: row["role"] for row in rows}
     scores = matrix(rows)
     room = MOST_COLUMNS - len(roles)
-    columns = []
-    for benchmark, role in roles.items():
+    splits: dict[str, list[str]] = {}
+    for benchmark in sorted(roles, key=lambda name: roles[name] == "gain"):  # what is forgotten is asked for first
         metric = primary_metric(rows, benchmark)
         split = [name for name in categories(rows, benchmark) if (benchmark, name, metric) in scores]
-        if len(split) > room:
-            split = []
-        room -= len(split)
+        splits[benchmark] = split if len(split) <= room else []
+        room -= len(splits[benchmark])
+    columns = []
+    for benchmark, role in roles.items():
+        metric, split = primary_metric(rows, benchmark), splits[benchmark]
         columns.append(Column((benchmark, WHOLE, metric), benchmark, role))
         columns += [Column((benchmark, name, metric), "", role) for name in split]
     return [column for column in columns if column.key in scores]
 
 
+def _roles(columns: Sequence[Column], prefix: str) -> dict[str, list[str]]:
+    """The benchmarks of each role, without the prefix that all share."""
+    roles: dict[str, list[str]] = {}
+    for column in columns:
+        if column.heading:
+            roles.setdefault(column.role, []).append(column.heading.removeprefix(prefix))
+    return roles
+
+
+def _shared_prefix(names: Collection[str]) -> str:
+    """What all names begin with, up to its last `-`; nothing for a single name."""
+    prefix, dash, _ = os.path.commonprefix(list(names)).rpartition("-")
+    return prefix + dash if len(names) > 1 else ""
+
+
 def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
-    """`41.3 +2.1`, its change coloured; the space is where a narrow terminal breaks it. `–` if it was not measured."""
+    """`41.3` and below it `+2.1`, coloured. `–` if it was not measured."""
     if point not in points:
         return Text("–", style="dim")
     scale, digits = (100, 1) if metric == ACCURACY else (1, 3)
@@ -79,7 +107,7 @@ def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
         shown = f"{change:+.{digits}f}"
         better = change < 0 if metric in LOWER_IS_BETTER else change > 0
         unchanged = float(shown) == 0
-        cell.append(" ").append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
+        cell.append("\n").append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
     return cell
 
 

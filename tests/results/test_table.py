@@ -30,20 +30,36 @@ def test_a_row_for_each_point_with_score_and_change():
         | {"category": "all", "metric": "accuracy", "score": score}
         for point, tokens, name, score in ((0, 0, "base", 0.25), (1, 1_500_000, "study", 0.411))
     ]
-    _, _, heading, base, study = rendered(rows)
-    assert heading.split() == ["point", "experience", "tokens", "%"]
-    assert base.split() == ["0", "base", "0", "25.0"]
-    assert study.split() == ["1", "study", "1.5M", "41.1", "+16.1"]
+    lines = [line.split() for line in rendered(rows)]
+    assert ["exam"] in lines and ["point", "tokens", "%"] in lines and ["gain:", "exam"] in lines
+    at = lines.index(["0", "base", "0", "25.0"])
+    assert lines[at + 1 : at + 3] == [["1", "study", "1.5M", "41.1"], ["+16.1"]]
+
+
+def test_fits_80_columns_and_shows_both_halves_of_what_was_forgotten():
+    rows = [
+        {"point": 0, "tokens": 0, "experience": "base", "benchmark": f"synthetic-{name}", "category": category}
+        | {"role": "gain" if name == "cmexam" else "retention", "metric": "accuracy", "score": 1.0}
+        for name, categories in (
+            ("cmexam", "single multiple"),
+            ("mmlu", "covered uncovered"),
+            ("cmmlu", "covered uncovered"),
+        )
+        for category in ("all", *categories.split())
+    ]
+    text = "\n".join(rendered(rows, width=80))
+    assert text.count(" covered") == text.count("uncovered") == 2 and "multiple" not in text
+    assert "synthetic benchmarks" in text and "retention: mmlu, cmmlu" in text
 
 
 @pytest.mark.parametrize(
     ("metric", "scores", "text", "style"),
     [
-        ("accuracy", {0: 0.5, 1: 0.6}, "60.0 +10.0", "green"),
-        ("accuracy", {0: 0.5, 1: 0.4}, "40.0 −10.0", "red"),
-        ("accuracy", {0: 0.5, 1: 0.50001}, "50.0 +0.0", "dim"),
-        ("nats_per_token", {0: 2.0, 1: 2.25}, " 2.250 +0.250", "red"),
-        ("nats_per_token", {0: 2.0, 1: 1.75}, " 1.750 −0.250", "green"),
+        ("accuracy", {0: 0.5, 1: 0.6}, "60.0\n+10.0", "green"),
+        ("accuracy", {0: 0.5, 1: 0.4}, "40.0\n−10.0", "red"),
+        ("accuracy", {0: 0.5, 1: 0.50001}, "50.0\n+0.0", "dim"),
+        ("nats_per_token", {0: 2.0, 1: 2.25}, " 2.250\n+0.250", "red"),
+        ("nats_per_token", {0: 2.0, 1: 1.75}, " 1.750\n−0.250", "green"),
     ],
 )
 def test_better_is_green_and_worse_is_red(metric, scores, text, style):
