@@ -128,8 +128,10 @@ def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
     epoch = sum(int(rows.tokens.sum()) for rows in own)
     found: dict[int, str] = {}
     for point in config.measure_at:
-        step = int(np.searchsorted(trained, measurement_tokens(point, epoch)))
-        if step > batches.mixture.steps:
+        tokens = measurement_tokens(point, epoch)
+        step = int(np.searchsorted(trained, tokens))
+        # A budget in tokens ends at the nearest row, perhaps a few tokens short of its own end.
+        if step > batches.mixture.steps and tokens != config.tokens:
             raise UserError(
                 f"Experience {config.name!r}: measure_at {point!r} lies beyond its end, which is at {trained[-1]:,} "
                 f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier one or leave it out: the end is "

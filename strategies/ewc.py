@@ -1,12 +1,17 @@
 """EWC: hold the weights that earlier knowledge depends on."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from clmed.data.corpus import Corpus, Rows
 from clmed.shards import add_to_gradients, clone_shards, gradients, quadratic_penalty
 from clmed.strategy import Strategy
+
+if TYPE_CHECKING:
+    from clmed.stream import Phase
 
 LOG_EVERY = 10  # steps between two values of the penalty: the gradient is free, the value costs a pass
 
@@ -39,6 +44,12 @@ class EWC(Strategy):
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
         self.past, self.mode, self.decay = past, mode, decay
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
+
+    def sources(self, phase: "Phase", corpus: Corpus) -> Mapping[str, Rows]:
+        """None; but a `fisher` part that is empty is refused here, before the work, and not after an experience."""
+        for name in [*self.fisher_from, *(phase.past if self.past else ())]:
+            corpus.rows(name, "fisher")
+        return {}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Before the first experience: what the general data depends on."""

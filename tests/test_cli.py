@@ -129,14 +129,13 @@ def test_run_hands_over_config_output_and_overwrite(folder: Path, monkeypatch: p
     assert defaults == [None, False]
 
 
-@pytest.mark.parametrize(("processes", "expected"), [(None, None), ("1", None), ("2", "0")])
-def test_several_processes_do_not_spin(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, processes: str | None, expected: str | None
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "0"), ("7", "7")])
+def test_threads_do_not_spin_unless_asked_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: str
 ) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is put back
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    if processes is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setenv("GOMP_SPINCOUNT", chosen or "")  # so that it is put back
+    if chosen is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
     seen: list[str | None] = []
     stand_in(monkeypatch, clmed, "experiment", run=lambda *_: seen.append(os.environ.get("GOMP_SPINCOUNT")))
     assert run_main(monkeypatch, "run", "good.yaml") == 0

@@ -94,7 +94,7 @@ def _exam(source: SourceConfig, record: Record) -> Pieces:
     answer_cell = _cell(record, "Answer")
     if is_missing(stem) or is_missing(answer_cell):
         return []
-    options = parse_options(_cell(record, "Options"))
+    options = parse_options(record["Options"])
     letters = parse_answer(answer_cell, options)
     if source.answer_as == "letter":
         prompt, answer = ask_by_letter(stem, options), letters

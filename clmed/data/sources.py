@@ -59,14 +59,29 @@ def place(source: SourceConfig, local: Path | None, number: int) -> str:
 
 def load_hub(source: SourceConfig) -> Any:
     """The hub data set of a source as a memory-mapped `datasets.Dataset`, downloaded at first use."""
+    return hub_table(source.path, source.subset, source.split)
+
+
+def hub_table(path: str, subset: str | None, split: str) -> Any:
+    """One split of a hub data set. Raises UserError when it cannot be had: no network, no such name, or a data set that
+    is a script, which `datasets` no longer runs."""
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
-        return datasets.load_dataset(source.path, source.subset, split=source.split)
-    except (OSError, ValueError) as error:
-        subset = f" (subset {source.subset!r})" if source.subset else ""
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot load {source.path}{subset}, split {source.split!r}, from the hub: {reason}") from error
+        return datasets.load_dataset(path, subset, split=split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"{hub_place(path, subset, split)} cannot be loaded from the hub: {reason}. If a local file or folder was "
+            f"meant: there is no {path} under data_root. What the hub does not give can be downloaded by other means; "
+            "name the local file or folder as `path`."
+        ) from error
+
+
+def hub_place(path: str, subset: str | None, split: str) -> str:
+    """A split of a hub data set, for messages."""
+    return f"{path} ({f'subset {subset}, ' if subset else ''}split {split})"
 
 
 def _hub(source: SourceConfig) -> Iterator[Numbered]:

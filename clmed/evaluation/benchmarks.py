@@ -25,9 +25,7 @@ What is done with odd rows, most of which occur in the published files or in the
 """
 
 import hashlib
-import re
 import string
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +39,6 @@ from clmed.evaluation import subjects
 from clmed.evaluation.tables import Kind, Rows, read_categories, read_tables
 
 HUB: Mapping[str, str] = {"mmlu": "cais/mmlu", "cmmlu": "haonan-li/cmmlu", "cmexam": "fzkuji/CMExam"}
-FULL_WIDTH_LETTER = re.compile(r"^\s*[Ａ-Ｚ]", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +174,7 @@ def _parse(kind: Kind, record: Mapping[str, Any]) -> tuple[str, dict[str, str], 
     else:
         # Training strips the question, too, so that both see the same prompt.
         stem, answer = _text(record["Question"]).strip(), record["Answer"]
-        options = _options(record["Options"])
+        options = parse_options(record["Options"])
     blank = [name for name, text in {"question": stem, **options}.items() if not text.strip()]
     if blank:
         raise ValueError("the question is blank" if blank[0] == "question" else f"option {blank[0]} is blank")
@@ -189,20 +186,11 @@ def _parse(kind: Kind, record: Mapping[str, Any]) -> tuple[str, dict[str, str], 
     return stem, options, letters
 
 
-def _options(cell: Any) -> dict[str, str]:
-    """CMExam's options: lines `A text`, or the hub's list of {key, value}."""
-    if isinstance(cell, list):
-        cell = "\n".join(f"{option['key']} {option['value']}" for option in cell)
-    return parse_options(FULL_WIDTH_LETTER.sub(lambda match: unicodedata.normalize("NFKC", match[0]), _text(cell)))
-
-
 def _answer(value: Any, options: Mapping[str, str]) -> str:
     """The right letters, sorted; nothing where the answer is not known. An integer counts the options from 0."""
     if isinstance(value, int):
         value = dict(enumerate(options)).get(value, value)
-    if is_missing(_text(value)):
-        return ""
-    return parse_answer(unicodedata.normalize("NFKC", _text(value)).upper(), options)
+    return parse_answer(_text(value), options)
 
 
 def _annotations(rows: Rows) -> list[str]:

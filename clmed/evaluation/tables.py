@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from clmed.data.sources import hub_place, hub_table
 from clmed.errors import UserError
 from clmed.evaluation import subjects
 
@@ -136,16 +137,6 @@ def _hub_tables(kind: Kind, path: str, part: Part) -> dict[str, Rows]:
 
 
 def _hub_rows(kind: Kind, path: str, subset: str | None, split: str) -> Rows:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    where = f"{path} ({f'subset {subset}, ' if subset else ''}split {split})"
-    try:
-        table = load_dataset(path, subset, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise UserError(
-            f"{where} cannot be loaded from the hub: {error}. A local copy in the authors' format works too: "
-            f"give its {'file' if kind == 'cmexam' else 'folder'} as `path`."
-        ) from error
+    where, table = hub_place(path, subset, split), hub_table(path, subset, split)
     _check_columns(kind, table.column_names, where)
     return [(f"{where}, row {index + 1}", record) for index, record in enumerate(table)]

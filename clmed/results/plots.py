@@ -7,6 +7,7 @@ that the figure survives a grey copy.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import warnings
@@ -20,7 +21,7 @@ from clmed.results.axis import TokenAxis, spread
 from clmed.results.curves import Curve, Group, Panel, Run, curves, groups, panels
 from clmed.results.fonts import han_fonts
 from clmed.results.metrics import ACCURACY, NATS
-from clmed.results.rundir import disk_errors
+from clmed.results.rundir import write_whole
 from clmed.results.table import fold
 
 if TYPE_CHECKING:
@@ -73,15 +74,16 @@ def plot_runs(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
     }
     folder = out or (opened[0].directory.figures if len(opened) == 1 else Path("figures"))
     files = [folder / "forgetting.png", folder / "forgetting.svg"]
-    with matplotlib.rc_context(settings), warnings.catch_warnings(), disk_errors(folder):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(dpi=200)
         FigureCanvasAgg(figure)
         _draw(figure, opened, grouped)
-        folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             # Without a date the same run gives the same bytes.
-            figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+            metadata = {"Date": None} if file.suffix == ".svg" else None
+            figure.savefig(drawn := io.BytesIO(), format=file.suffix[1:], metadata=metadata)
+            write_whole(file, drawn.getvalue())
     return files
 
 

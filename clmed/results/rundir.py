@@ -68,7 +68,7 @@ class RunDirectory:
             run.path.mkdir(parents=True, exist_ok=True)
         # The status first: it is what makes the directory a run, whenever this is interrupted.
         _write_json(run.path / STATUS, {"state": "running", "reason": "", "fingerprint": _fingerprint(config)})
-        _write_whole(run.path / CONFIG, config_yaml.encode())
+        write_whole(run.path / CONFIG, config_yaml.encode())
         _write_json(run.path / ENVIRONMENT, environment)
         return run
 
@@ -148,7 +148,7 @@ class RunDirectory:
 
         table, buffer = pyarrow.table(dict(columns)), io.BytesIO()
         pyarrow.parquet.write_table(table, buffer)
-        _write_whole(self._answers_file(point, benchmark), buffer.getvalue())
+        write_whole(self._answers_file(point, benchmark), buffer.getvalue())
 
     def answers(self, point: int, benchmark: str) -> dict[str, list[Any]]:
         """The columns given to `write_answers`."""
@@ -268,7 +268,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _write_whole(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes) -> None:
     """Replace `file` in one step: a reader sees the old content or the new, never a part."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with disk_errors(file.parent):
@@ -281,7 +281,7 @@ def _write_whole(file: Path, content: bytes) -> None:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    _write_whole(file, (json.dumps(content, ensure_ascii=False, indent=2, default=_plain) + "\n").encode())
+    write_whole(file, (json.dumps(content, ensure_ascii=False, indent=2, default=_plain) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

@@ -92,7 +92,7 @@ def _roles(columns: Sequence[Column], prefix: str) -> dict[str, list[str]]:
 
 def _shared_prefix(names: Collection[str]) -> str:
     """What all names begin with, up to its last `-`; nothing for a single name."""
-    prefix, dash, _ = os.path.commonprefix(list(names)).rpartition("-")
+    prefix, dash, _ = os.path.commonprefix(list(names)).rpartition("-")  # noqa: RUF071 (character by character is meant)
     return prefix + dash if len(names) > 1 else ""
 
 

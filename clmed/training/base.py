@@ -5,16 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import transformers
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from clmed.config import BuildConfig, ExperienceConfig, ExperimentConfig, PretrainConfig, TrainingConfig, fingerprint
+from clmed.config import (
+    BuildConfig,
+    ExperienceConfig,
+    ExperimentConfig,
+    ModelConfig,
+    PretrainConfig,
+    TrainingConfig,
+    fingerprint,
+)
 from clmed.data.cache import build_once, cache_dir
 from clmed.data.corpus import Corpus
 from clmed.stream import make_scenario
 from clmed.training.checkpoint import save_model
-from clmed.training.model import load_tokenizer, new_model, sources_fingerprint
-from clmed.training.sharding import World
+from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
+from clmed.training.sharding import World, shard
 from clmed.training.trainer import ContinualTrainer
 
 RECIPE = 1  # raised when a change of the code changes the weights that come out
@@ -66,6 +75,26 @@ def _as_experience(pretrain: PretrainConfig) -> tuple[ExperienceConfig, Training
         micro_batch_size=pretrain.micro_batch_size,
     )
     return experience, training
+
+
+def load_base(
+    config: ExperimentConfig, world: World, tokenizer: PreTrainedTokenizerBase, watchers: Sequence[Any] = ()
+) -> PreTrainedModel:
+    """The base model, on its device and sharded; where it has to be made, the first rank makes it."""
+    model = config.model
+    if model.build is not None:
+        folder = build_base(config, model.build, tokenizer, watchers) if world.main else None
+        if world.mesh is not None:
+            dist.barrier()
+        model = ModelConfig(path=str(folder or build_base(config, model.build, tokenizer)))
+    return shard(load_model(model, config.training.sequence_length), world, config.training)
+
+
+def untrained_base(config: ExperimentConfig, world: World, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model of the shape of the base that is still to be made."""
+    assert config.model.build is not None
+    model: PreTrainedModel = new_model(config.model.build, tokenizer)
+    return model.to(world.device)  # type: ignore[arg-type]
 
 
 def needs_building(config: ExperimentConfig) -> bool:

@@ -72,6 +72,14 @@ def start(training: TrainingConfig) -> World:
     return World(rank=rank, ranks=ranks, device=device, mesh=mesh)
 
 
+def first_rank_says(world: World, answer: bool) -> bool:
+    """The first rank's answer, on all ranks: what each sees of a shared disk may differ while one of them writes."""
+    answers = [answer]
+    if world.mesh is not None:
+        dist.broadcast_object_list(answers, src=0)
+    return answers[0]
+
+
 def set_threads(asked: int | None, processes: int) -> None:
     """As many torch threads as asked for, else each process its part of the machine's cores."""
     if asked is not None:

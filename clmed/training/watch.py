@@ -7,6 +7,7 @@ from typing import Any
 from avalanche.core import BaseSGDPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from clmed.planning import duration
 
@@ -33,7 +34,7 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),  # on a narrow terminal the bar gives way
             console=self.console,
             disable=not self.live,
         )
@@ -47,7 +48,7 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
         trained = trainer.all_tokens - self.begin
         text = (
             f"{short(trained)}/{short(self.total)} tokens  loss {trainer.log['loss']:.3f}  lr {trainer.log['lr']:.1e}  "
-            f"{short(trained / (now - self.started))} tokens/s"
+            f"{short(trained / (now - self.started))}/s"
         )
         self.progress.update(self.task, advance=1, text=text)
         if not self.live and now - self.last_line > HEARTBEAT:

@@ -155,7 +155,7 @@ def test_a_hub_data_set_that_cannot_be_loaded_is_a_user_error(monkeypatch):
         raise ValueError("Config name is missing.\nPlease pick one among: ['zh', 'en']")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(UserError, match=r"cannot load somebody/pairs, split 'train'.*\['zh', 'en'\]"):
+    with pytest.raises(UserError, match=r"somebody/pairs \(split train\) cannot be loaded.*\['zh', 'en'\]"):
         list(records(SourceConfig(path="somebody/pairs", format="qa"), None))
 
 

@@ -1,0 +1,201 @@
+"""run(config): the whole story of an experiment on one page. Read this first.
+
+configuration -> rows -> base model -> measure -> train and measure, experience by experience -> table, curves, model
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from clmed import catalogue
+from clmed.config import ExperimentConfig, dump, resolve
+from clmed.data.corpus import Corpus
+from clmed.errors import UserError
+from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
+from clmed.evaluation.scoring import longest
+from clmed.planning import PhasePlan, Plan, duration
+from clmed.results.plots import plot_runs
+from clmed.results.rundir import RunDirectory, disk_errors
+from clmed.results.table import score_table
+from clmed.strategy import Strategy
+from clmed.stream import Experience, make_scenario
+from clmed.training.base import build_tokens, load_base, needs_building, untrained_base
+from clmed.training.checkpoint import save_model
+from clmed.training.model import load_tokenizer
+from clmed.training.sharding import World, first_rank_says, start
+from clmed.training.trainer import ContinualTrainer, DivergedError, seconds_per_token
+from clmed.training.watch import ProgressBar, TrainingLog
+from clmed.validation import check
+from clmed.voice import Voice
+
+PACKAGES = ("clmed", "torch", "transformers", "datasets", "avalanche-lib", "numpy")
+
+
+def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = False) -> RunDirectory:
+    """Run an experiment and leave everything about it in one directory (`output`, by default runs/<name>).
+
+    Raises UserError for what the user can mend. The directory is made when all data have been read and the base model
+    is there: a mistake found before that leaves nothing behind (and an old run as it was), one found later is told in
+    the directory.
+    """
+    check(config)
+    directory = RunDirectory(output or Path("runs") / config.name)
+    world = start(config.training)
+    voice = Voice(quiet=not world.main)
+    bar = ProgressBar(voice.console)
+    try:
+        if world.main:
+            directory.refuse_if_taken(dump(config), overwrite)
+        _run(config, world, directory, overwrite, voice, bar)
+    finally:
+        bar.close()
+        voice.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return directory
+
+
+def _run(
+    config: ExperimentConfig, world: World, directory: RunDirectory, overwrite: bool, voice: Voice, bar: ProgressBar
+) -> None:
+    started = time.perf_counter()
+    disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
+    with voice.status("reading and tokenising"):
+        tokenizer = load_tokenizer(config)
+        corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
+        strategies: list[Strategy] = [
+            catalogue.load(name)(**catalogue.arguments(parameters)) for name, parameters in config.strategy.items()
+        ]
+        to_build = first_rank_says(world, needs_building(config))
+        model = untrained_base(config, world, tokenizer) if to_build else load_base(config, world, tokenizer)
+        benchmarks = make_benchmarks(
+            config.evaluation,
+            path_of=lambda path: resolve(config, path),
+            corpus=corpus,
+            tokenizer=tokenizer,
+            positions=longest(model),
+            say=voice.say,
+        )
+        scenario = make_scenario(
+            config.stream,
+            training=config.training,
+            corpus=corpus,
+            strategies=strategies,
+            seed=config.seed,
+            benchmarks=benchmarks,
+            rank=world.rank,
+            ranks=world.ranks,
+        )
+        speed = seconds_per_token(model, scenario.streams["train"][0].batches)
+    voice.say(_plan(config, model, scenario.streams["train"], world, speed).table())
+
+    if to_build:
+        voice.say("making the base model (once; it is kept for all runs with this configuration)")
+        model = load_base(config, world, tokenizer, watchers=[bar])
+    shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
+    trainer = ContinualTrainer(
+        model=model,
+        world=world,
+        corpus=corpus,
+        strategies=strategies,
+        watchers=[bar, TrainingLog(directory.add_training)] if world.main else [],
+        metrics=[Scores()],
+        loggers=[RunWriter(directory, shots, voice.say)] if world.main else [],
+        benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
+    )
+    with _recorded(config, world, directory, overwrite, voice):
+        try:
+            trainer.train(scenario.streams["train"])
+        except DivergedError as error:
+            last_good = directory.checkpoints / "last-good"
+            with disk_errors(directory.path):
+                save_model(model, tokenizer, last_good)
+            raise DivergedError(f"{error} The weights before this step are in {last_good}.") from None
+        with disk_errors(directory.path):
+            save_model(model, tokenizer, directory.model)
+    if world.main:
+        _tell(directory, voice, time.perf_counter() - started)
+
+
+@contextmanager
+def _recorded(
+    config: ExperimentConfig, world: World, directory: RunDirectory, overwrite: bool, voice: Voice
+) -> Iterator[None]:
+    """Make the run directory, and write there how the work inside ends."""
+    if not world.main:
+        yield
+        return
+    RunDirectory.create(directory.path, dump(config), _environment(world), overwrite)
+    voice.write_to(directory.log)
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        with suppress(UserError):  # of a full disk, which must not hide what came first
+            if isinstance(error, KeyboardInterrupt):
+                reason = "interrupted"
+                voice.say(f"interrupted; what was trained and measured so far is in {directory.path}")
+            else:
+                voice.note(reason)
+            directory.set_status("stopped", reason)
+        raise
+    directory.set_status("complete")
+
+
+def _plan(
+    config: ExperimentConfig, model: PreTrainedModel, stream: list[Experience], world: World, speed: float
+) -> Plan:
+    phases = []
+    for experience in stream:
+        mixture, batches = experience.batches.mixture, experience.batches
+        phases.append(
+            PhasePlan(
+                name=experience.name,
+                steps=mixture.steps,
+                domain_tokens=int(batches.trained(domain_only=True)[-1]),
+                all_tokens=int(batches.trained()[-1]),
+                shares=dict(zip(mixture.sources, mixture.shares.tolist(), strict=True)),
+                points=1 + len(experience.milestones),
+            )
+        )
+    return Plan(
+        model=config.model.path or "a small Llama made from scratch",
+        parameters=model.num_parameters(),
+        phases=phases,
+        strategies=list(config.strategy),
+        benchmarks=[benchmark.label for benchmark in config.evaluation.gain + config.evaluation.retention],
+        ranks=world.ranks,
+        seconds_per_token=speed,
+        build_tokens=build_tokens(config) if needs_building(config) else 0,
+    )
+
+
+def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
+    rows = directory.results()
+    if rows:
+        voice.say(score_table(rows))
+        figures = plot_runs([directory.path])
+        voice.say(f"\ncurves   {', '.join(map(str, figures))}")
+    voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")
+
+
+def _environment(world: World) -> dict[str, object]:
+    return {
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": platform.platform(),
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor(),
+        "ranks": world.ranks,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "command": sys.argv,
+    }

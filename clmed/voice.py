@@ -1,0 +1,58 @@
+"""What a run says: on the terminal and in its log, from the first rank alone."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from clmed.results.rundir import disk_errors
+
+
+class Voice(logging.Handler):
+    """What the run says: on the first rank to the terminal and, as soon as there is one, to log.txt.
+
+    It takes the warnings of the package as well.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self.console = Console(quiet=quiet)
+        self.log: Path | None = None
+        self.unwritten: list[RenderableType] = []
+        logging.getLogger("clmed").addHandler(self)
+
+    def close(self) -> None:
+        """Take no more warnings."""
+        logging.getLogger("clmed").removeHandler(self)
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a warning."""
+        self.say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    def write_to(self, log: Path) -> None:
+        """There is a log now: it gets what has been said so far, and all that follows."""
+        self.log = log
+        while self.unwritten:
+            self.note(self.unwritten.pop(0))
+
+    def say(self, what: RenderableType) -> None:
+        """Print to both. Text is not broken into lines, so that paths stay whole, and a [bracket] is no markup."""
+        what = Text(what) if isinstance(what, str) else what
+        self.console.print(what, soft_wrap=isinstance(what, Text))
+        self.note(what)
+
+    def note(self, what: RenderableType) -> None:
+        """To the log alone."""
+        what = Text(what) if isinstance(what, str) else what
+        if self.log is None:
+            self.unwritten.append(what)
+            return
+        with disk_errors(self.log.parent), self.log.open("a", encoding="utf-8") as file:
+            Console(file=file, width=120).print(what, soft_wrap=isinstance(what, Text))
+
+    def status(self, what: str) -> AbstractContextManager[object]:
+        """A spinner while something short goes on."""
+        return self.console.status(what) if self.console.is_terminal else nullcontext()

@@ -1,0 +1,181 @@
+"""How a run ends before its time: Ctrl-C, a loss that is no number, a full disk. Nothing half-written looks whole."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, modeling_utils
+
+from clmed.results.rundir import RunDirectory
+from tests.command import Done, files, in_process, write_tiny
+
+MODEL_FILES = {
+    *(f"{name}.json" for name in ("config", "generation_config", "tokenizer", "tokenizer_config")),
+    "model.safetensors",
+}
+LONG = "stream.0.tokens=10M"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The experiment file, in the current folder; one cache for all of these tests."""
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return write_tiny(tmp_path).name
+
+
+def ctrl_c(until: str, *command: str) -> Done:
+    """Run `python -m ...` on a terminal and press Ctrl-C as soon as `until` appears; what it wrote is `out`."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+    written, pressed = b"", False
+    while part := _read(terminal):
+        written += part
+        if not pressed and re.search(until.encode(), written):
+            os.write(terminal, b"\x03")
+            pressed = True
+    return Done(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), written.decode(), "")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux tells that the other side is closed
+        return b""
+
+
+# The progress bar of the first experience, which begins after the base model is measured.
+TRAINING = r"(?s)measured cmexam.*tokens  loss [0-9.]+  lr [0-9.e-]+  [0-9.k]+/s [^\r\n]*[0-9]:[0-9][0-9]:[0-9][0-9]"
+
+
+def _is_interrupted(run: Path) -> None:
+    """The run directory says so, and what it holds is whole."""
+    directory = RunDirectory.open(run)
+    assert (directory.status()["state"], directory.status()["reason"]) == ("stopped", "interrupted")
+    assert {name.split("/")[0] for name in files(run)} == {
+        *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
+    }
+    assert directory.training() and {row["point"] for row in directory.results()} >= {0}
+    assert "interrupted; what was trained and measured so far is in" in directory.log.read_text()
+
+
+def test_ctrl_c_stops_a_run_on_a_terminal(tiny: str, capfd: pytest.CaptureFixture[str]) -> None:
+    done = ctrl_c(TRAINING, "clmed", "run", tiny, "-o", "run", LONG)
+    assert done.code == 130
+    assert "interrupted; what was trained and measured so far is in run\r\n" in done.out
+    assert done.out.rstrip().endswith("stopped") and "Traceback" not in done.out
+    assert done.out.rindex("\x1b[?25h") > done.out.rindex("\x1b[?25l"), "the cursor stays hidden"
+    _is_interrupted(Path("run"))
+    in_process(capfd, "run", tiny, "-o", "run", LONG).is_mistake("was stopped (interrupted)", "--overwrite")
+
+
+def test_ctrl_c_stops_all_processes(tiny: str) -> None:
+    command = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "clmed", "run", tiny, "-o", "run", LONG)
+    started = time.monotonic()
+    done = ctrl_c(TRAINING, *command)
+    assert done.code != 0
+    ours, _, torchruns = done.out.partition("Traceback")  # torchrun ends with one of its own
+    assert ours.count("stopped") == 2 and "clmed" not in torchruns
+    assert time.monotonic() - started < 100, "torchrun had to kill processes that did not stop"
+    _is_interrupted(Path("run"))
+
+
+def test_ctrl_c_while_data_are_read_leaves_nothing(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from clmed import experiment
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "load_tokenizer", interrupted)
+    done = in_process(capfd, "run", tiny, "-o", "run")
+    assert (done.code, done.err.strip()) == (130, "stopped")
+    assert not Path("run").exists()
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_weights(tiny: str, capfd: pytest.CaptureFixture[str]) -> None:
+    change = "stream.1.optimizer={lr: 1e30, warmup: 0.7, decay: constant}"
+    done = in_process(capfd, "run", tiny, "-o", "run", change)
+    run = RunDirectory.open(Path("run"))
+    steps = [row["step"] for row in run.training() if row["experience"] == "finetuning"]
+    failed = len(steps) + 1
+    done.is_mistake(f"Experience 'finetuning', step {failed}: the loss is", "run/checkpoints/last-good")
+    status = run.status()
+    assert (status["state"], status["reason"]) == ("stopped", done.err.strip())
+    assert done.err.strip() in run.log.read_text()
+    assert not run.model.exists()
+    assert files(run.checkpoints).keys() == {f"last-good/{name}" for name in MODEL_FILES}
+    weights = AutoModelForCausalLM.from_pretrained(run.checkpoints / "last-good").state_dict()
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """small_disk(kilobytes) -> a folder on a file system of that size, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = []
+
+    def mount(kilobytes: int) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "clmed-test", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small file system can only be mounted by root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", str(each)], check=True)
+
+
+@pytest.mark.parametrize(("kilobytes", "trained"), [(24, False), (160, True)])
+def test_a_full_disk(
+    tiny: str, capfd: pytest.CaptureFixture[str], small_disk: Callable[[int], Path], kilobytes: int, trained: bool
+) -> None:
+    """It fills up with the results, or only when the model (190 kB) is saved."""
+    folder = small_disk(kilobytes) / "run"
+    in_process(capfd, "run", tiny, "-o", str(folder)).is_mistake(str(folder), "the disk is full")
+    run = RunDirectory.open(folder)
+    assert {row["experience"] for row in run.training()} == ({"pretraining", "finetuning"} if trained else set())
+    assert {name.split("/")[0] for name in files(folder)} <= {
+        *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
+    }
+    if trained:  # what was half-written is gone, so that there is room again to say why
+        assert run.status()["state"] == "stopped" and "the disk is full" in run.status()["reason"]
+    else:
+        assert run.status()["state"] != "complete"
+
+
+def test_a_full_disk_for_the_model_anywhere(
+    tiny: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error that safetensors really has for it, where no file system can be mounted."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(modeling_utils, "safe_save_file", full)
+    in_process(capfd, "run", tiny, "-o", "run").is_mistake("run: the disk is full")
+    run = RunDirectory.open(Path("run"))
+    assert (run.status()["state"], run.status()["reason"].split(":")[0]) == ("stopped", "run")
+    assert not any("model" in name for name in files(run.path))
+    assert "the disk is full" in run.log.read_text()
+
+
+def test_a_disk_that_is_full_when_the_figures_are_drawn(
+    tiny: str, capfd: pytest.CaptureFixture[str], small_disk: Callable[[int], Path]
+) -> None:
+    """The run is whole without them; no half of a figure is left."""
+    folder = small_disk(400) / "run"
+    in_process(capfd, "run", tiny, "-o", str(folder)).is_mistake(f"{folder}/figures", "the disk is full")
+    assert RunDirectory.open(folder).status()["state"] == "complete"
+    assert not {name for name in files(folder) if name.startswith("figures/")}
