@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from clmed import __version__
-from clmed.errors import UserError
+from clmed.errors import StoppedError, UserError
 
 FILE = click.Path(path_type=Path)
 
@@ -143,7 +143,8 @@ def strategies() -> None:
 
 
 def main() -> None:
-    """Run the command: exit code 2 with a message in plain words for a mistake of the user, 130 when stopped."""
+    """Run the command: exit code 2 with a message in plain words for a mistake of the user, 130 when interrupted,
+    75 when a run was asked to stop (SIGTERM, SIGUSR1) and has saved where it stands."""
     try:
         sys.exit(commands(standalone_mode=False))
     except UserError as error:
@@ -153,6 +154,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except StoppedError:
+        sys.exit(75)  # EX_TEMPFAIL: what clusters requeue
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)

@@ -10,64 +10,23 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from clmed import yamlfile
-from clmed.complaints import InvalidSectionsError, Loc, Places, Problem, describe, did_you_mean, dotted, problems, shown
+from clmed.complaints import InvalidSectionsError, Loc, Places, Problem, describe, did_you_mean, dotted, problems
 from clmed.errors import UserError
+from clmed.quantities import Quantity, check_point, measurement_point
 
 LOCAL_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 PAST = "past"  # what strategies call the rows of past experiences, so no source may
 BASE = "base"  # what results call the model before the first experience, so no experience may
 
-_QUANTITY = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?) *([kKmMbB]?)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def _quantity(value: Any) -> Any:
-    """'400k' -> 400000; what is neither text nor a float is left to pydantic."""
-    if isinstance(value, str) and (match := _QUANTITY.fullmatch(value.strip())):
-        exact = Fraction(match[1].replace("_", "")) * {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}[match[2].lower()]
-        if exact.denominator == 1:
-            return int(exact)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str | float):
-        raise ValueError(f"must be a whole number such as 512, 400k or 2.5M, not {shown(value)}")
-    return value
-
-
-def _measurement_point(point: Any) -> tuple[float, str]:
-    """'400k', '400k tokens' or 400000; '1 epoch', '0.5 epochs'. ValueError for anything else, or nothing."""
-    if isinstance(point, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *epochs?", point.strip())):
-        amount, unit = float(match[1]), "epochs"
-    else:
-        try:
-            tokens = _quantity(point.strip().removesuffix("tokens") if isinstance(point, str) else point)
-        except ValueError:
-            tokens = None
-        amount, unit = tokens if type(tokens) is int else 0, "tokens"
-    if amount <= 0:
-        raise ValueError(f"must be tokens ('400k') or epochs ('1 epoch', '0.5 epochs'), not {shown(point)}")
-    return amount, unit
-
-
-def measurement_tokens(point: str | int, epoch: float) -> float:
-    """The domain tokens after which an item of `measure_at` falls, when one epoch has `epoch` tokens."""
-    amount, unit = _measurement_point(point)
-    return amount * epoch if unit == "epochs" else amount
-
-
-def _checked_point(value: Any) -> Any:
-    _measurement_point(value)
-    return value
-
-
-Quantity = Annotated[int, BeforeValidator(_quantity), Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -202,7 +161,7 @@ class ExperienceConfig(_Budgeted):
     name: Name
     data: Names = Field(min_length=1)
     budget: Literal["domain", "total"] = "domain"
-    measure_at: list[Annotated[str | int, PlainValidator(_checked_point)]] = []
+    measure_at: list[Annotated[str | int, PlainValidator(check_point)]] = []
     optimizer: OptimizerConfig
 
     @model_validator(mode="after")
@@ -212,7 +171,7 @@ class ExperienceConfig(_Budgeted):
         if len(set(self.data)) < len(self.data):
             raise ValueError("data names a source twice")
         for point in self.measure_at:
-            amount, unit = _measurement_point(point)
+            amount, unit = measurement_point(point)
             budget = self.tokens if unit == "tokens" else self.epochs
             if budget is not None and amount > budget:
                 raise ValueError(f"measure_at {point!r} comes after the end, which is at {budget} {unit}")
@@ -259,7 +218,10 @@ class EvaluationConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How a step is computed; `weighting` says whether sources count by their share or by their supervised tokens."""
+    """How a step is computed; `weighting` says whether sources count by their share or by their supervised tokens.
+
+    A checkpoint is saved every `save_every` steps and after each experience.
+    """
 
     sequence_length: Quantity
     tokens_per_step: Quantity
@@ -270,6 +232,8 @@ class TrainingConfig(Section):
     weighting: Literal["share", "tokens"] = "share"
     threads: PositiveInt | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    save_every: PositiveInt = 500
+    checkpoints_kept: PositiveInt = 2
 
     @model_validator(mode="after")
     def _rows(self) -> "TrainingConfig":

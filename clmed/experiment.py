@@ -5,6 +5,7 @@ configuration -> rows -> base model -> measure -> train and measure, experience 
 
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from clmed import catalogue
 from clmed.config import ExperimentConfig, dump, resolve
 from clmed.data.corpus import Corpus
-from clmed.errors import UserError
+from clmed.errors import StoppedError, UserError
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.scoring import longest
 from clmed.planning import PhasePlan, Plan, duration
@@ -30,10 +31,12 @@ from clmed.results.table import score_table
 from clmed.strategy import Strategy
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, untrained_base
-from clmed.training.checkpoint import save_model
+from clmed.training.checkpoint import Checkpoints, Found
+from clmed.training.export import save_model
+from clmed.training.loss import seconds_per_token
 from clmed.training.model import load_tokenizer
 from clmed.training.sharding import World, first_rank_says, start
-from clmed.training.trainer import ContinualTrainer, DivergedError, seconds_per_token
+from clmed.training.trainer import ContinualTrainer, DivergedError
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check
 from clmed.voice import Voice
@@ -44,6 +47,7 @@ PACKAGES = ("clmed", "torch", "transformers", "datasets", "avalanche-lib", "nump
 def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = False) -> RunDirectory:
     """Run an experiment and leave everything about it in one directory (`output`, by default runs/<name>).
 
+    A run that was stopped or killed goes on from its newest checkpoint, to the same end.
     Raises UserError for what the user can mend. The directory is made when all data have been read and the base model
     is there: a mistake found before that leaves nothing behind (and an old run as it was), one found later is told in
     the directory.
@@ -103,6 +107,7 @@ def _run(
         voice.say("making the base model (once; it is kept for all runs with this configuration)")
         model = load_base(config, world, tokenizer, watchers=[bar])
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
+    checkpoints = Checkpoints(directory.checkpoints, main=world.main, keep=config.training.checkpoints_kept)
     trainer = ContinualTrainer(
         model=model,
         world=world,
@@ -112,10 +117,14 @@ def _run(
         metrics=[Scores()],
         loggers=[RunWriter(directory, shots, voice.say)] if world.main else [],
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
+        checkpoints=checkpoints,
+        save_every=config.training.save_every,
     )
-    with _recorded(config, world, directory, overwrite, voice):
+    going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
+    found = checkpoints.latest() if going_on else None
+    with _recorded(config, world, directory, overwrite or going_on, found, voice), _asked_to_stop(trainer):
         try:
-            trainer.train(scenario.streams["train"])
+            trainer.train(scenario.streams["train"], found=found)
         except DivergedError as error:
             last_good = directory.checkpoints / "last-good"
             with disk_errors(directory.path):
@@ -128,21 +137,50 @@ def _run(
 
 
 @contextmanager
+def _asked_to_stop(trainer: ContinualTrainer) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop."""
+
+    def ask(*_: object) -> None:
+        trainer.stop_asked = True
+
+    before = {which: signal.signal(which, ask) for which in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+@contextmanager
 def _recorded(
-    config: ExperimentConfig, world: World, directory: RunDirectory, overwrite: bool, voice: Voice
+    config: ExperimentConfig,
+    world: World,
+    directory: RunDirectory,
+    overwrite: bool,
+    found: Found | None,
+    voice: Voice,
 ) -> Iterator[None]:
-    """Make the run directory, and write there how the work inside ends."""
+    """Make the run directory, or take it up at a checkpoint, and write there how the work inside ends."""
     if not world.main:
         yield
         return
-    RunDirectory.create(directory.path, dump(config), _environment(world), overwrite)
-    voice.write_to(directory.log)
+    if found is None:
+        RunDirectory.create(directory.path, dump(config), _environment(world), overwrite)
+        voice.write_to(directory.log)
+    else:
+        place, steps = found.values["place"], found.values["clock"]["train_iterations"]
+        directory.go_on(points=place["point"], steps=steps)
+        voice.write_to(directory.log)
+        voice.say(f"going on from {found.path}: step {steps}, {place['tokens']:,} domain tokens")
     try:
         yield
     except BaseException as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         with suppress(UserError):  # of a full disk, which must not hide what came first
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, StoppedError):
+                reason = str(error)
+                voice.say(f"{reason}; the same command goes on from there")
+            elif isinstance(error, KeyboardInterrupt):
                 reason = "interrupted"
                 voice.say(f"interrupted; what was trained and measured so far is in {directory.path}")
             else:

@@ -11,11 +11,12 @@ from avalanche.benchmarks.utils.data import AvalancheDataset
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from clmed.config import ExperienceConfig, TrainingConfig, measurement_tokens
+from clmed.config import ExperienceConfig, TrainingConfig
 from clmed.data.batches import Batches
 from clmed.data.corpus import Corpus, Rows
 from clmed.data.mixture import Blend, schedule
 from clmed.errors import UserError
+from clmed.quantities import measurement_tokens
 from clmed.strategy import Strategy
 
 

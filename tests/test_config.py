@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from clmed import validation
-from clmed.config import ExperimentConfig, dump, fingerprint, load, measurement_tokens, resolve
+from clmed.config import ExperimentConfig, dump, fingerprint, load, resolve
 from clmed.errors import UserError
+from clmed.quantities import measurement_tokens
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 BASE = """\

@@ -3,6 +3,8 @@
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from datasets.naming import camelcase_to_snakecase
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clmed import experiment
-from clmed.config import ExperimentConfig, SourceConfig, load, resolve
+from clmed.config import BenchmarkConfig, ExperimentConfig, SourceConfig, load, resolve
 from clmed.data.corpus import Corpus
 from clmed.data.sources import records
 from clmed.errors import UserError
+from clmed.evaluation.benchmarks import load_benchmark
 from clmed.evaluation.evaluator import make_benchmarks
 from clmed.evaluation.subjects import CMMLU_NAMES
 from clmed.results.rundir import RunDirectory
@@ -29,6 +33,7 @@ QUESTIONS = {"mmlu": 14_042, "cmmlu": 11_582, "cmexam": 1_000}
 SAMPLE = 40
 SMALL = [
     "model.build.pretrain=null",
+    "evaluation.batch_tokens=4k",
     "stream.medical-pretraining.tokens=24k",
     "stream.exam-finetuning.tokens=24k",
     *(f"evaluation.{place}.questions={SAMPLE}" for place in ("gain.0", "retention.0", "retention.1")),
@@ -46,7 +51,15 @@ def small(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_sample(small: tuple[ExperimentConfig, RunDirectory], real_data: Path) -> None:
-    check(small[1], real_data, {kind: SAMPLE for kind in QUESTIONS})
+    check(small[1], real_data, dict.fromkeys(QUESTIONS, SAMPLE))
+
+
+def test_every_question_is_read_as_it_stands_in_its_file(real_data: Path) -> None:
+    for kind, count in QUESTIONS.items():
+        path = real_data / kind / ("test.csv" if kind == "cmexam" else "")
+        benchmark = load_benchmark(BenchmarkConfig(benchmark=kind, path=str(path)), path)
+        found = {(q.subject, q.index): Item(q.stem, dict(q.options), q.answer) for q in benchmark.questions}
+        assert len(found) == count and found == files(real_data, kind)
 
 
 @pytest.mark.full
@@ -84,13 +97,13 @@ def check(run: RunDirectory, data: Path, questions: Mapping[str, int]) -> None:
             scores = {(row.category, row.metric): row.score for row in found.itertuples()}
             assert scores == pytest.approx(by_hand(kind, frame), abs=1e-12)
         for _, answer in answers(run, last, kind).iloc[:: math.ceil(count / 3)].iterrows():
-            asked = ask(kind, rows, answer.subject, answer["index"])
+            asked = ask(data, kind, answer.subject, answer["index"])
             letters = sets_of_letters(kind, rows[answer.subject, answer["index"]].options)
             assert list(answer.answers) == list(letters)
             expected = [likelihood(model, tokenizer, asked, text) for text in letters.values()]
             assert answer.log_likelihoods == pytest.approx(expected, abs=1e-3)
     perplexities = results[results.metric == "nats_per_token"]
-    assert set(perplexities.benchmark) == {f"{name}_perplexity" for name in ("encyclopedia", "web", "instructions_zh")}
+    assert set(perplexities.benchmark) == {f"{name}_perplexity" for name in ("web", "instructions_zh")}
     assert (perplexities.groupby("benchmark").questions.nunique() == 1).all() and perplexities.questions.min() > 1000
     assert perplexities.score.between(3, math.log(len(tokenizer)) + 0.1).all()
 
@@ -102,20 +115,25 @@ def answers(run: RunDirectory, point: int, kind: str) -> pandas.DataFrame:
 # The benchmarks a second time, by other means than clmed's.
 
 
+@dataclass(frozen=True)
 class Item:
-    """A question of a file: stem, options and letters as they stand there."""
+    """A question as it stands in its file."""
 
-    def __init__(self, stem: str, options: dict[str, str], answer: str) -> None:
-        self.stem, self.options, self.answer = stem, options, answer
+    stem: str
+    options: dict[str, str]
+    answer: str
 
 
+@cache
 def files(data: Path, kind: str, part: str = "test") -> dict[tuple[str, int], Item]:
     """(subject, row) -> question."""
     if kind == "cmexam":
         table = pandas.read_csv(data / "cmexam" / f"{part}.csv", dtype=str, keep_default_na=False)
         rows = zip(table.Question, table.Options, table.Answer, strict=True)
         split = [(stem, dict(line.split(" ", 1) for line in cell.split("\n")), answer) for stem, cell, answer in rows]
-        return {(kind, i): Item(stem, options, "".join(sorted(answer))) for i, (stem, options, answer) in enumerate(split)}
+        return {
+            (kind, i): Item(stem, options, "".join(sorted(answer))) for i, (stem, options, answer) in enumerate(split)
+        }
     found = {}
     for file in sorted((data / kind / part).glob("*.csv")):
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -127,29 +145,20 @@ def files(data: Path, kind: str, part: str = "test") -> dict[tuple[str, int], It
     return found
 
 
-def ask(kind: str, rows: Mapping[tuple[str, int], Item], subject: str, index: int) -> str:
+def ask(data: Path, kind: str, subject: str, index: int) -> str:
     """The prompt up to where the answer begins: zero-shot for CMExam, else with the five shots of dev."""
+    item = files(data, kind)[subject, index]
     if kind == "cmexam":
-        return f"题目：{rows[subject, index].stem.strip()}\n{lines(rows[subject, index])}答案："
-    shots = DEV[kind]
+        return f"题目：{item.stem}\n{lines(item)}答案："
     if kind == "mmlu":
         head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
         start, cue, space = "", "Answer:", " "
     else:
         head = f"以下是关于{CMMLU_NAMES[subject]}的单项选择题，请直接给出正确答案的选项。\n\n"
         start, cue, space = "题目：", "答案是：", ""
-    shown = [shots[subject, i] for i in range(5)]
+    shown = [files(data, kind, "dev")[subject, i] for i in range(5)]
     examples = [f"{start}{shot.stem}\n{lines(shot)}{cue}{space}{shot.answer}\n\n" for shot in shown]
-    return f"{head}{''.join(examples)}{start}{rows[subject, index].stem}\n{lines(rows[subject, index])}{cue}"
-
-
-DEV: dict[str, dict[tuple[str, int], Item]] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dev(request: pytest.FixtureRequest) -> None:
-    if "real_data" in request.fixturenames:
-        DEV.update({kind: files(request.getfixturevalue("real_data"), kind, "dev") for kind in ("mmlu", "cmmlu")})
+    return f"{head}{''.join(examples)}{start}{item.stem}\n{lines(item)}{cue}"
 
 
 def lines(item: Item) -> str:
@@ -219,9 +228,8 @@ def test_prompts_that_are_too_long_lose_shots_and_are_told(
     assert sorted(listed.split(", ")) == sorted(counts) and 3 < len(lost) < SAMPLE
     for i in short[short.shots == 5].index:
         assert short.log_likelihoods[i] == pytest.approx(whole.log_likelihoods[i], abs=1e-3)
-    rows = files(real_data, "mmlu")
     for _, answer in lost.iterrows():
-        asked = ask("mmlu", rows, answer.subject, answer["index"])
+        asked = ask(real_data, "mmlu", answer.subject, answer["index"])
         tail = asked.split("\n\n")  # only where no question holds a blank line can it be cut so
         if len(tail) == 7:
             asked = "\n\n".join([tail[0], *tail[6 - answer.shots :]])
@@ -235,35 +243,94 @@ def test_prompts_that_are_too_long_lose_shots_and_are_told(
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No network, and an empty cache of data sets: its folder."""
+    """No network, and empty caches: their folder, with datasets/ and hub/."""
     import datasets
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    return tmp_path / "datasets"
+    return tmp_path
 
 
-@pytest.fixture
-def downloaded(offline: Path, tmp_path: Path) -> Callable[[str, Sequence[dict[str, Any]]], None]:
-    """downloaded("owner/name", records): its split `train` is in the cache, as after an earlier run with a network."""
+def downloaded(cache: Path, hub_id: str, **splits: Sequence[dict[str, Any]]) -> None:
+    """Put a data set in the cache, as an earlier run with a network would have."""
     import datasets
 
-    def put(hub_id: str, rows: Sequence[dict[str, Any]]) -> None:
-        owner, name = hub_id.split("/")
-        datasets.Dataset.from_list(list(rows)).to_parquet(tmp_path / name / "train.parquet")
-        datasets.load_dataset(str(tmp_path / name), cache_dir=str(offline))
-        (offline / name).rename(offline / f"{owner}___{name}")
+    owner, name = hub_id.split("/")
+    for split, rows in splits.items():
+        datasets.Dataset.from_list(list(rows)).to_parquet(cache / name / f"{split}.parquet")
+    datasets.load_dataset(str(cache / name), cache_dir=str(cache / "datasets"))
+    (cache / "datasets" / camelcase_to_snakecase(name)).rename(
+        cache / "datasets" / f"{owner}___{camelcase_to_snakecase(name)}"
+    )
 
-    return put
 
-
-def test_a_downloaded_data_set_is_read_by_its_hub_id(
-    downloaded: Callable[[str, Sequence[dict[str, Any]]], None], tmp_path: Path
+def test_hub_ids_of_everything(
+    offline: Path,
+    tokenizer: Any,
+    make_model: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """A run whose model, text, exam (to train on and to sit) come from the hub, downloaded before."""
+    revision = "0" * 40
+    snapshot = offline / "hub" / "models--somebody--llama" / "snapshots" / revision
+    (snapshot.parent.parent / "refs").mkdir(parents=True)
+    (snapshot.parent.parent / "refs" / "main").write_text(revision)
+    make_model().save_pretrained(snapshot)
+    tokenizer.save_pretrained(snapshot)
     options = [{"key": "Ａ", "value": "甲"}, {"key": "B", "value": "乙"}]
-    rows = [{"Question": f"问{n}", "Options": options, "Answer": "B", "Explanation": None} for n in range(3)]
-    downloaded("somebody/exams", rows)
-    source = SourceConfig(path="somebody/exams", format="exam", target="answer_then_explanation")
-    assert [record for _, record in records(source, None)] == rows
+    exam = [{"Question": f"问{n}", "Options": options, "Answer": "B", "Explanation": None} for n in range(90)]
+    downloaded(offline, "somebody/texts", train=[{"text": f"Number {n} is a number."} for n in range(300)])
+    downloaded(offline, "fzkuji/CMExam", train=exam, test=exam[:7])
+    monkeypatch.chdir(offline)
+    write_tiny(offline)
+    done = in_process(
+        capfd,
+        *("run", "tiny.yaml", "-o", "run"),
+        "model={path: somebody/llama}",
+        "data.medical.path=somebody/texts",
+        "data.exam={path: fzkuji/CMExam, format: exam, target: answer_then_explanation}",
+        "evaluation.gain.0={benchmark: cmexam}",
+    )
+    assert done.code == 0, done.err
+    frame = answers(RunDirectory(offline / "run"), 0, "cmexam")
+    assert list(frame.gold) == ["B"] * 7 and list(frame.answers[0]) == ["A", "B", "AB"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model={path: somebody/llama}", ["The model somebody/llama could not be loaded", "couldn't connect"]),
+        (
+            "data.medical.path=somebody/pairs",
+            ["somebody/pairs (split train) cannot be loaded from the hub", "name the local file"],
+        ),
+        ("evaluation.retention.0.path=somebody/mmlu", ["somebody/mmlu (subset all, split test) cannot be loaded"]),
+        ("evaluation.gain.0={benchmark: cmexam}", ["fzkuji/CMExam (split test) cannot be loaded"]),
+    ],
+)
+def test_a_hub_out_of_reach(
+    override: str,
+    words: list[str],
+    offline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    in_process(capfd, "run", "tiny.yaml", "-o", "run", override).is_mistake(*words)
+
+
+def test_a_data_set_that_is_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load_dataset(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported, but found cmmlu.py")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"scripts are no longer supported.* can be downloaded by other means"):
+        list(records(SourceConfig(path="somebody/cmmlu", format="text"), None))

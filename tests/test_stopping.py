@@ -74,7 +74,6 @@ def test_ctrl_c_stops_a_run_on_a_terminal(tiny: str, capfd: pytest.CaptureFixtur
     assert done.out.rstrip().endswith("stopped") and "Traceback" not in done.out
     assert done.out.rindex("\x1b[?25h") > done.out.rindex("\x1b[?25l"), "the cursor stays hidden"
     _is_interrupted(Path("run"))
-    in_process(capfd, "run", tiny, "-o", "run", LONG).is_mistake("was stopped (interrupted)", "--overwrite")
 
 
 def test_ctrl_c_stops_all_processes(tiny: str) -> None:

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +68,7 @@ class RunDirectory:
                 run._clear()
             run.path.mkdir(parents=True, exist_ok=True)
         # The status first: it is what makes the directory a run, whenever this is interrupted.
-        _write_json(run.path / STATUS, {"state": "running", "reason": "", "fingerprint": _fingerprint(config)})
+        _write_json(run.path / STATUS, {**_running(), "fingerprint": _fingerprint(config)})
         write_whole(run.path / CONFIG, config_yaml.encode())
         _write_json(run.path / ENVIRONMENT, environment)
         return run
@@ -75,20 +76,43 @@ class RunDirectory:
     def refuse_if_taken(self, config_yaml: str, overwrite: bool = False) -> None:
         """Raise UserError when a new run must not go here; nothing is changed.
 
-        That is when there is a run (complete, unfinished or of another configuration) and `overwrite` is false; and
-        always when there are files but no run.
+        That is when there is a run (complete, of another configuration or still going) and `overwrite` is false; and
+        always when there are files but no run. An unfinished run of the same configuration may go on.
         """
         with disk_errors(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file, not a folder for a run; give another folder with --output.")
             if is_run(self.path):
-                if not overwrite:
+                if not overwrite and not self.may_go_on(config_yaml):
                     raise UserError(self._why_taken(yaml.safe_load(config_yaml)))
             elif others := _visible_files(self.path):
                 raise UserError(
                     f"{self.path} holds files that are not a run ({_some(others)}), and they are not touched, with "
                     "--overwrite neither; give another folder with --output, or move them away."
                 )
+
+    def may_go_on(self, config_yaml: str) -> bool:
+        """Whether this is the run of this configuration, stopped or killed before its end."""
+        if not is_run(self.path):
+            return False
+        old = self.config()  # empty if it was killed before it was written
+        if old and _differences(old, yaml.safe_load(config_yaml)):
+            return False
+        status = self.status()
+        return status["state"] != "complete" and not _is_alive(status)
+
+    def go_on(self, *, points: int, steps: int) -> None:
+        """Take up an unfinished run at a checkpoint: forget what was written after it.
+
+        points, steps: measurement points and training steps until then; the rest will be written again.
+        """
+        results = [row for row in self.results() if row["point"] < points]
+        for name, rows in ((RESULTS, results), (TRAIN, self.training()[:steps])):
+            write_whole(self.path / name, "".join(_line(row) for row in rows).encode())
+        for folder in (self.path / ANSWERS).glob("*"):
+            if int(folder.name) >= points:  # with what was being written when it was killed
+                shutil.rmtree(folder)
+        _write_json(self.path / STATUS, {**self.status(), **_running()})
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -179,7 +203,7 @@ class RunDirectory:
         if status["state"] == "complete":
             return f"{self.path} holds this very run, complete: nothing to do; --overwrite starts again."
         reason = f" ({status['reason']})" if status.get("reason") else ""
-        how = f"was stopped{reason}" if status["state"] == "stopped" else "was killed or is still running"
+        how = f"was stopped{reason}" if status["state"] == "stopped" else f"is still running (process {status['pid']})"
         return f"{self.path} holds this very run, unfinished: it {how}; --overwrite deletes it and starts again."
 
     def _clear(self) -> None:
@@ -289,8 +313,30 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
+def _running() -> dict[str, Any]:
+    """The status of a run that this process does."""
+    return {"state": "running", "reason": "", "pid": os.getpid(), "host": socket.gethostname()}
+
+
+def _is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that does a run is still there; one on another machine is taken to be gone."""
+    if status["state"] != "running" or status.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(status["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # there, and somebody else's
+        return True
+    return int(status["pid"]) != os.getpid()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
+
+
 def _append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows).encode()
+    lines = "".join(map(_line, rows)).encode()
     with disk_errors(file.parent), file.open("ab+") as stream:
         # Cut off the torn line of a killed run, lest it end in the middle of the file.
         if stream.tell() and _last_byte(stream) != b"\n":

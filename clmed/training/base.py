@@ -21,7 +21,7 @@ from clmed.config import (
 from clmed.data.cache import build_once, cache_dir
 from clmed.data.corpus import Corpus
 from clmed.stream import make_scenario
-from clmed.training.checkpoint import save_model
+from clmed.training.export import save_model
 from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
 from clmed.training.sharding import World, shard
 from clmed.training.trainer import ContinualTrainer

@@ -17,24 +17,28 @@ import torch.distributed as dist
 from avalanche.evaluation import PluginMetric
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates import BaseSGDTemplate
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy, pad
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from clmed.config import ExperienceConfig
-from clmed.data.batches import IGNORED, Batch, Batches, row_batch
+from clmed.data.batches import IGNORED, Batch, row_batch
 from clmed.data.corpus import Corpus
 from clmed.data.rows import Part
-from clmed.errors import UserError
+from clmed.errors import StoppedError, UserError
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
+from clmed.training.checkpoint import Checkpoints, Found, collect, restore
+from clmed.training.loss import row_losses
 from clmed.training.schedule import learning_rate
 from clmed.training.sharding import World
+
+PLACE = ("index", "first_step", "point", "tokens", "all_tokens", "bytes", "flops", "train_seconds")
 
 
 class DivergedError(UserError):
@@ -46,6 +50,7 @@ class ContinualTrainer(BaseSGDTemplate):
 
     model: already on its device, and sharded where `world` has a mesh.
     benchmarks: what is measured before the first experience, at milestones inside and after each.
+    checkpoints: where to save after every `save_every` steps and every experience; None saves nothing.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
 
@@ -63,6 +68,8 @@ class ContinualTrainer(BaseSGDTemplate):
         metrics: Sequence[PluginMetric] = (),
         loggers: Sequence[BaseLogger] = (),
         benchmarks: Iterable[Any] = (),
+        checkpoints: Checkpoints | None = None,
+        save_every: int = 500,
     ) -> None:
         super().__init__(
             model=model,
@@ -80,33 +87,87 @@ class ContinualTrainer(BaseSGDTemplate):
         self.log: dict[str, float] = {}  # what the watchers write after each step; strategies may add to it
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False
+        self.checkpoints, self.save_every = checkpoints, save_every
+        self.train_seconds, self._since = 0.0, time.perf_counter()  # without measurements
+        self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
+        self.stop_asked = self.stop_agreed = False
 
     # ------------------------------------------------------------------ the stream
 
-    def train(self, experiences: Iterable[Experience], **kwargs: Any) -> None:
-        """Train on the experiences in order and measure at every point (the base model is measured first)."""
+    def train(self, experiences: Iterable[Experience], *, found: Found | None = None, **kwargs: Any) -> None:
+        """Train on the experiences in order and measure at every point (the base model is measured first).
+
+        found: a checkpoint to go on from; all that follows is as it would have been without the interruption.
+        """
         stream = list(experiences)
         self.is_training, self._stop_training = True, False
         self.model.train()
-        if self.benchmarks:
-            self.measure(experience="base", final=True)
+        self._since = time.perf_counter()
         self._before_training(**kwargs)
-        for experience in stream:
+        if found is not None:
+            self._go_on(stream, found)
+        elif self.benchmarks:
+            self.measure(experience="base", final=True)
+        for experience in stream[self.index :]:
             self.experience, self.is_last_experience = experience, experience is stream[-1]
-            self._before_training_exp(**kwargs)
+            if not self.first_step:
+                self._before_training_exp(**kwargs)
             self._train_exp(experience, [], **kwargs)
             self._after_training_exp(**kwargs)
             if self.benchmarks:
                 self.measure(experience=experience.name, final=True)
+            self.index, self.first_step = self.index + 1, 0
+            self._save()
         self._after_training(**kwargs)
         self._train_cleanup()
 
     def measure(self, *, experience: str, final: bool) -> None:
         """Measure every benchmark as measurement point `self.point`."""
+        self._count_seconds()
         self.measured_experience, self.measured_final = experience, final
         for stream in self.benchmarks:
             self.eval(stream)
         self.point += 1
+        self._since = time.perf_counter()
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.train_seconds, self._since = self.train_seconds + now - self._since, now
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self) -> None:
+        """Save everything from which the rest follows; between experiences the optimizer is not part of it."""
+        if self.checkpoints is None:
+            return
+        self._count_seconds()
+        states = [plugin.state_dict() for plugin in self.plugins if isinstance(plugin, Strategy)]
+        tensors, strategies = collect(self.model, self.optimizer if self.first_step else None, states)
+        place = {name: getattr(self, name) for name in PLACE}
+        clock = {name: value for name, value in vars(self.clock).items() if isinstance(value, int)}
+        name = f"{self.clock.train_iterations:08d}-{self.index}"
+        self.checkpoints.save(name, tensors, {"place": place, "clock": clock, "strategies": strategies})
+
+    def _go_on(self, stream: Sequence[Experience], found: Found) -> None:
+        """Return to a checkpoint: strategies get their state back instead of `before_training_exp`."""
+        for owner, kept in ((self, found.values["place"]), (self.clock, found.values["clock"])):
+            for name, value in kept.items():
+                setattr(owner, name, value)
+        if self.first_step:
+            self.experience = stream[self.index]
+            self.train_dataset_adaptation()
+            self.make_train_dataloader()
+            self.check_model_and_optimizer()
+            for plugin in self.plugins:
+                if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
+                    plugin.before_training_exp(self)
+        states = restore(
+            found.path, self.model, self.optimizer if self.first_step else None, found.values["strategies"]
+        )
+        strategies = [plugin for plugin in self.plugins if isinstance(plugin, Strategy)]
+        for plugin, state in zip(strategies, states, strict=True):
+            plugin.load_state_dict(state)
+        self._since = time.perf_counter()
 
     # ------------------------------------------------------------------ one experience
 
@@ -117,7 +178,8 @@ class ContinualTrainer(BaseSGDTemplate):
     def make_train_dataloader(self, **kwargs: Any) -> None:
         """One item is the micro-batches of one optimizer step, in the order of the mixture."""
         batches = self._training_experience.batches
-        self.dataloader = DataLoader(batches, batch_size=None, pin_memory=self.device.type == "cuda")
+        steps = range(self.first_step, len(batches))
+        self.dataloader = DataLoader(batches, batch_size=None, sampler=steps, pin_memory=self.device.type == "cuda")
         self.domain_tokens = batches.trained(domain_only=True)
         self.totals = {of: batches.trained(of=of) for of in ("tokens", "bytes")}
 
@@ -143,17 +205,23 @@ class ContinualTrainer(BaseSGDTemplate):
     def training_epoch(self, **kwargs: Any) -> None:
         """All optimizer steps of the experience."""
         experience = self._training_experience
-        start = (self.tokens, self.all_tokens, self.bytes)
-        for step, window in enumerate(self.dataloader):
+        for step, window in enumerate(self.dataloader, start=self.first_step):
             if self._stop_training:
                 break
             self._training_step(step, window, experience, **kwargs)
-            self.tokens = start[0] + int(self.domain_tokens[step + 1])
-            self.all_tokens = start[1] + int(self.totals["tokens"][step + 1])
-            self.bytes = start[2] + int(self.totals["bytes"][step + 1])
+            self.tokens += int(self.domain_tokens[step + 1] - self.domain_tokens[step])
+            self.all_tokens += int(self.totals["tokens"][step + 1] - self.totals["tokens"][step])
+            self.bytes += int(self.totals["bytes"][step + 1] - self.totals["bytes"][step])
             self._after_training_iteration(**kwargs)
             if step + 1 in experience.milestones and self.benchmarks:
                 self.measure(experience=experience.name, final=False)
+            self.first_step = step + 1
+            if self.stop_agreed or (
+                self.clock.train_iterations % self.save_every == 0 and step + 1 < len(experience.batches)
+            ):
+                self._save()
+            if self.stop_agreed:
+                raise StoppedError(f"stopped as asked after step {step + 1} of {experience.name}")
 
     # ------------------------------------------------------------------ one optimizer step
 
@@ -180,8 +248,10 @@ class ContinualTrainer(BaseSGDTemplate):
             self.backward()
         self.flops += self.flops_per_token * window[0]["input_ids"].numel() * len(window) * self.world.ranks
         self._after_backward(**kwargs)
+        sums[0, 1] = self.stop_asked  # one rank that is asked to stop stops all, at the same step
         if self.world.mesh is not None:
             dist.all_reduce(sums)
+        self.stop_agreed = bool(sums[0, 1] > 0)
         norm = self._clip(experience.config.optimizer.clip)
         self._refuse_nan(step, sums[0, 0].item(), norm, experience.config)
         self.log |= {"loss": sums[0, 0].item(), "grad_norm": norm, "lr": lr}
@@ -268,25 +338,3 @@ class ContinualTrainer(BaseSGDTemplate):
     def _training_experience(self) -> Experience:
         assert isinstance(self.experience, Experience)
         return self.experience
-
-
-def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """(rows,) summed next-token losses in nats, in fp32; labels are not shifted, as in Hugging Face's data."""
-    targets = pad(labels[:, 1:], (0, 1), value=IGNORED)
-    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=IGNORED)
-    return losses.view_as(labels).sum(dim=1)
-
-
-def seconds_per_token(model: PreTrainedModel, batches: Batches) -> float:
-    """Time of a forward and backward of one micro-batch, per position; the second of two, as the first warms up."""
-    device = next(model.parameters()).device
-    inputs = {key: value.to(device) for key, value in batches[0][0].items()}
-    for _ in range(2):
-        start = time.perf_counter()
-        output = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
-        row_losses(output.logits, inputs["labels"]).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        model.zero_grad()
-    return seconds / inputs["input_ids"].numel()

@@ -3,6 +3,8 @@
 import errno
 import json
 import math
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,13 @@ def test_rows_come_back_as_they_went_in(run):
 def test_status_keeps_the_fingerprint_of_the_configuration(run, tmp_path):
     fingerprint = run.status()["fingerprint"]
     run.set_status("stopped", "Ctrl-C")
-    assert run.status() == {"state": "stopped", "reason": "Ctrl-C", "fingerprint": fingerprint}
+    assert run.status() | {"pid": 0, "host": ""} == {
+        "state": "stopped",
+        "reason": "Ctrl-C",
+        "fingerprint": fingerprint,
+        "pid": 0,
+        "host": "",
+    }
     same = RunDirectory.create(tmp_path / "same", "# a comment\n" + CONFIG, {})
     other = RunDirectory.create(tmp_path / "other", CONFIG.replace("seed: 0", "seed: 1"), {})
     assert same.status()["fingerprint"] == fingerprint != other.status()["fingerprint"]
@@ -83,13 +91,20 @@ def test_damage_in_the_middle_is_an_error_with_its_line(run):
         run.results()
 
 
-def test_the_same_run_again_is_refused_in_words_that_fit_its_state(run):
-    with pytest.raises(UserError, match=r"killed or is still running.*--overwrite"):
-        RunDirectory.create(run.path, CONFIG, {})
+def test_the_same_run_again_is_refused_unless_it_may_go_on(run):
+    with subprocess.Popen(["sleep", "60"]) as alive:
+        status = json.loads((run.path / "status.json").read_text())
+        (run.path / "status.json").write_text(json.dumps(status | {"pid": alive.pid}))
+        assert not run.may_go_on(CONFIG)
+        with pytest.raises(UserError, match=rf"still running \(process {alive.pid}\).*--overwrite"):
+            run.refuse_if_taken(CONFIG)
+        alive.kill()
+    run.refuse_if_taken(CONFIG)  # killed
     run.set_status("stopped", "the loss is not finite")
-    with pytest.raises(UserError, match=r"stopped \(the loss is not finite\)"):
-        RunDirectory.create(run.path, CONFIG, {})
+    run.refuse_if_taken(CONFIG)
+    assert run.may_go_on(CONFIG) and not run.may_go_on(CONFIG.replace("0.05", "0.1"))
     run.set_status("complete")
+    assert not run.may_go_on(CONFIG)
     with pytest.raises(UserError, match="nothing to do; --overwrite starts again"):
         RunDirectory.create(run.path, CONFIG, {})
 
@@ -138,10 +153,29 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path, overwrite):
         RunDirectory.create(tmp_path / "file", CONFIG, {}, overwrite=overwrite)
 
 
-def test_a_run_killed_before_its_configuration_was_written_is_unfinished(run):
+def test_a_run_killed_before_its_configuration_was_written_may_begin_again(run):
     (run.path / "config.yaml").unlink()
-    with pytest.raises(UserError, match="unfinished"):
-        RunDirectory.create(run.path, CONFIG, {})
+    assert run.may_go_on(CONFIG)
+    RunDirectory.create(run.path, CONFIG, {})
+    assert run.config()["name"]
+
+
+def test_going_on_forgets_what_came_after_the_checkpoint(run):
+    run.add_results([{"point": point, "benchmark": name} for point in range(3) for name in "ab"])
+    for step in range(10):
+        run.add_training({"step": step})
+    for point in range(3):
+        run.write_answers(point, "a", {"question": [1]})
+    (run.path / "answers" / "2" / ".b.parquet.123").write_text("half")
+    run.set_status("stopped", "interrupted")
+    run.go_on(points=2, steps=7)
+    assert {name for name in files_under(run.path) if "parquet" in name} == {
+        "answers/0/a.parquet",
+        "answers/1/a.parquet",
+    }
+    assert [row["point"] for row in run.results()] == [0, 0, 1, 1]
+    assert [row["step"] for row in run.training()] == list(range(7))
+    assert (run.status()["state"], run.status()["pid"]) == ("running", os.getpid())
 
 
 def test_what_is_no_run_is_refused_with_runs_nearby(run, tmp_path, monkeypatch):

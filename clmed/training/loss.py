@@ -1,0 +1,32 @@
+"""The loss of a language model on packed rows, and how long it takes."""
+
+import time
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+from transformers import PreTrainedModel
+
+from clmed.data.batches import IGNORED, Batches
+
+
+def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """(rows,) summed next-token losses in nats, in fp32; labels are not shifted, as in Hugging Face's data."""
+    targets = pad(labels[:, 1:], (0, 1), value=IGNORED)
+    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=IGNORED)
+    return losses.view_as(labels).sum(dim=1)
+
+
+def seconds_per_token(model: PreTrainedModel, batches: Batches) -> float:
+    """Time of a forward and backward of one micro-batch, per position; the second of two, as the first warms up."""
+    device = next(model.parameters()).device
+    inputs = {key: value.to(device) for key, value in batches[0][0].items()}
+    for _ in range(2):
+        start = time.perf_counter()
+        output = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
+        row_losses(output.logits, inputs["labels"]).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        model.zero_grad()
+    return seconds / inputs["input_ids"].numel()

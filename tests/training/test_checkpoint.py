@@ -1,0 +1,193 @@
+"""A run that is interrupted anywhere and goes on ends as the undisturbed one does, bit for bit."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from clmed.training.checkpoint import MANIFEST, Checkpoints
+from clmed.training.sharding import World
+from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_config
+
+STRATEGIES = {
+    "naive": {},
+    "replay+ewc": {
+        "replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20},
+        "ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6},
+    },
+    "ewc-separate": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6, "mode": "separate"}},
+    "interleave": {"interleave": {"every": 3, "from": GENERAL}},
+}
+SAVE_EVERY = 3
+
+
+class Power:
+    """Cuts the power in the given callback, the n-th time it comes."""
+
+    supports_distributed = True
+
+    def __init__(self, callback, times):
+        self.callback, self.left = callback, times
+
+    def __getattr__(self, name):
+        if name != self.callback:
+            raise AttributeError(name)
+        return self._cut
+
+    def _cut(self, trainer, **kwargs):
+        self.left -= 1
+        if not self.left:
+            raise PowerCutError
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def trainer_in(folder, strategy, world, tokenizer, make_model):
+    checkpoints = Checkpoints(folder, main=world.main)
+    config = small_config(strategy)
+    trainer = make_trainer(config, make_model(1), tokenizer, world, checkpoints=checkpoints, save_every=SAVE_EVERY)
+    return trainer, checkpoints
+
+
+def outcome(trainer):
+    kept = {name: getattr(trainer, name) for name in ("point", "tokens", "all_tokens", "bytes", "flops")}
+    return {"weights": full_state(trainer.model), "kept": kept, "steps": trainer.clock.train_iterations}
+
+
+def undisturbed(folder, strategy, world, tokenizer, make_model):
+    trainer, _ = trainer_in(folder, strategy, world, tokenizer, make_model)
+    trainer.train(trainer.stream)
+    return outcome(trainer)
+
+
+def interrupted(folder, strategy, world, tokenizer, make_model, cuts):
+    """Run until the power is cut, again and again, then to the end; also where it went on from each time."""
+    places = []
+    for callback, times in cuts:
+        trainer, checkpoints = trainer_in(folder, strategy, world, tokenizer, make_model)
+        trainer.plugins.insert(0, Power(callback, times))
+        found = checkpoints.latest()
+        with pytest.raises(PowerCutError):
+            trainer.train(trainer.stream, found=found)
+    trainer, checkpoints = trainer_in(folder, strategy, world, tokenizer, make_model)
+    found = checkpoints.latest()
+    places.append(found.values["clock"]["train_iterations"])
+    trainer.train(trainer.stream, found=found)
+    return outcome(trainer), places
+
+
+def assert_same(one, other, exactly=True):
+    assert one["steps"] == other["steps"]
+    for name, value in one["kept"].items():
+        assert other["kept"][name] == value or (name == "flops" and not exactly)  # each rank computes the Fisher's rows
+    for name, weight in one["weights"].items():
+        if exactly:
+            assert torch.equal(other["weights"][name], weight), name
+        else:
+            torch.testing.assert_close(other["weights"][name], weight, rtol=0, atol=1e-5)
+
+
+CUTS = {
+    "in a step": [("before_update", 5)],
+    "twice, in the second experience": [("after_backward", 8), ("before_update", 5)],
+    "in the base's successor's Fisher": [("after_training_exp", 1)],
+    "in a measurement": [("before_eval_exp", 5)],
+}
+
+
+@pytest.fixture(scope="module")
+def whole_runs(tokenizer, make_model, tmp_path_factory):
+    """The undisturbed run of a strategy, made once."""
+    made = {}
+
+    def get(strategy):
+        if strategy not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            made[strategy] = undisturbed(folder, STRATEGIES[strategy], World(), tokenizer, make_model)
+        return made[strategy]
+
+    return get
+
+
+CASES = [("replay+ewc", cut) for cut in CUTS] + [(name, "in a step") for name in STRATEGIES if name != "replay+ewc"]
+
+
+@pytest.mark.parametrize(("strategy", "cut"), CASES)
+def test_goes_on_bit_for_bit(strategy, cut, whole_runs, tmp_path, tokenizer, make_model):
+    given, whole = STRATEGIES[strategy], whole_runs(strategy)
+    found, (place, *_) = interrupted(tmp_path / "cut", given, World(), tokenizer, make_model, CUTS[cut])
+    assert 0 < place < whole["steps"], "nothing was left to do, or nothing was saved"
+    assert_same(whole, found)
+
+
+def test_two_ranks_go_on_bit_for_bit_and_as_one(tmp_path, tokenizer, make_model):
+    """Saved by two ranks: two end exactly as undisturbed ones, one within 1e-5 of them."""
+    given, cuts = STRATEGIES["replay+ewc"], [("before_update", 8)]
+
+    def both(world):
+        whole = undisturbed(tmp_path / "whole", given, world, tokenizer, make_model)
+        return whole, interrupted(tmp_path / "cut", given, world, tokenizer, make_model, cuts)[0]
+
+    def until_the_cut(world):
+        trainer, _ = trainer_in(tmp_path / "other", given, world, tokenizer, make_model)
+        trainer.plugins.insert(0, Power(*cuts[0]))
+        with pytest.raises(PowerCutError):
+            trainer.train(trainer.stream)
+
+    whole, found = on_ranks(2, both, tmp_path)
+    assert_same(whole, found)
+    on_ranks(2, until_the_cut, tmp_path)
+    trainer, checkpoints = trainer_in(tmp_path / "other", given, World(), tokenizer, make_model)
+    trainer.train(trainer.stream, found=checkpoints.latest())
+    assert_same(whole, outcome(trainer), exactly=False)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+    damage, whole_runs, tmp_path, tokenizer, make_model, caplog
+):
+    given = STRATEGIES["replay+ewc"]
+    trainer, checkpoints = trainer_in(tmp_path / "cut", given, World(), tokenizer, make_model)
+    trainer.plugins.insert(0, Power("before_update", 8))
+    with pytest.raises(PowerCutError):
+        trainer.train(trainer.stream)
+    newest = checkpoints.latest().path
+    victim = next(newest.glob("*.distcp"))
+    content = bytearray(victim.read_bytes())
+    if damage == "truncated":
+        victim.write_bytes(content[:-100])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif damage == "missing":
+        victim.unlink()
+    else:
+        (newest / MANIFEST).write_text("{")
+    trainer, checkpoints = trainer_in(tmp_path / "cut", given, World(), tokenizer, make_model)
+    found = checkpoints.latest()
+    assert found.path != newest and str(newest) in caplog.text
+    if damage == "flipped":
+        trainer.train(trainer.stream, found=found)
+        assert_same(whole_runs("replay+ewc"), outcome(trainer))
+
+
+def test_an_unfinished_write_is_no_checkpoint(tmp_path, tokenizer, make_model, monkeypatch):
+    trainer, checkpoints = trainer_in(tmp_path, {}, World(), tokenizer, make_model)
+    trainer.plugins.insert(0, Power("before_update", 6))
+    with pytest.raises(PowerCutError):
+        trainer.train(trainer.stream)
+    newest = checkpoints.latest().path
+    shutil.copytree(newest, tmp_path / ".99999999-0.partial")
+    assert checkpoints.latest().path == newest
+
+
+def test_the_newest_are_kept(tmp_path, tokenizer, make_model):
+    trainer, _ = trainer_in(tmp_path, {}, World(), tokenizer, make_model)
+    trainer.train(trainer.stream)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2 and names[-1] == f"{trainer.clock.train_iterations:08d}-2"
+    values = json.loads((tmp_path / names[-1] / MANIFEST).read_text())["values"]
+    assert values["place"]["index"] == 2 and values["place"]["first_step"] == 0
