@@ -4,24 +4,28 @@ PYTHON ?= python3.11
 BIN = $(VENV)/bin
 # One torch thread a process: two spinning threads beside another busy process run 30 times slower.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-STAMP = $(VENV)/.clmed-$(shell cat setup.cfg pyproject.toml | sha256sum | cut -c1-12)-$(shell pwd | sha256sum | cut -c1-6)
+# The dependencies are installed once per setup.cfg, for all checkouts; the package is linked to the checkout at work.
+INSTALLED = $(VENV)/.clmed-$(shell sha256sum setup.cfg | cut -c1-12)
+LINKED = $(VENV)/.clmed-checkout
 
 .PHONY: help setup demo test test-full lint format wheel miniworld-table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-setup: $(STAMP)  ## the environment: dependencies and clmed itself, editable
+setup: $(INSTALLED)  ## the environment: dependencies and clmed itself, editable
+	@test "$$(cat $(LINKED))" = "$(CURDIR)" || \
+	{ $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && echo "$(CURDIR)" > $(LINKED); }
 
-$(STAMP): setup.cfg pyproject.toml
+$(INSTALLED):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
-	rm -f $(VENV)/.clmed-*
+	echo "$(CURDIR)" > $(LINKED)
 	touch $@
 
 demo: setup  ## adapt a small model with replay, and see what it forgets (4 minutes the first time)
-	$(BIN)/clmed run experiments/replay.yaml --overwrite
+	$(BIN)/clmed run experiments/replay.yaml -o runs/demo --overwrite
 
 test: setup  ## the test suite
 	$(TEST)

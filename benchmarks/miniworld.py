@@ -1,4 +1,4 @@
-"""The table of docs/results/miniworld.md: every strategy's experiment file on MiniWorld, with several seeds.
+"""The table and figure of docs/results/miniworld.md: every strategy's experiment file on MiniWorld, with several seeds.
 
     make miniworld-table          (or: python benchmarks/miniworld.py --seeds 0 1 2 --jobs 2)
 
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, is_run
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda which: run(*which), runs[1:]))
     write(table(options.seeds))
+    draw(options.seeds[0])
 
 
 def run(strategy: str, seed: int) -> None:
@@ -76,8 +78,8 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 def table(seeds: Sequence[int]) -> str:
     """Markdown: accuracy in % at the end, mean ± standard deviation over the seeds, and what it cost."""
-    heads = [f"{benchmark.removeprefix('synthetic-')} {category}" for benchmark, category in COLUMNS]
-    heads = ["strategy", *heads, "domain tokens", "all tokens", "PFLOP", "training s"]
+    heads = [f"{benchmark} {category}" for benchmark, category in COLUMNS]
+    heads = ["strategy", *heads, "domain tokens", "all tokens", "TFLOP", "training s"]
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     base = final(STRATEGIES[0], seeds[0])["base"]
     lines.append(f"| *base* | {' | '.join(f'{score:.1f}' for score in base)} | 0 | 0 | 0 | 0 |")
@@ -85,7 +87,7 @@ def table(seeds: Sequence[int]) -> str:
         found = [final(strategy, seed) for seed in seeds]
         cells = [spread([run["end"][i] for run in found]) for i in range(len(COLUMNS))]
         cells += [f"{statistics.mean(run[key] for run in found):,.0f}" for key in ("tokens", "all_tokens")]
-        cells += [f"{statistics.mean(run['flops'] for run in found) / 1e15:.2f}"]
+        cells += [f"{statistics.mean(run['flops'] for run in found) / 1e12:.1f}"]
         cells += [f"{statistics.mean(run['train_seconds'] for run in found):.0f}"]
         lines.append(f"| {strategy} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -98,6 +100,13 @@ def write(markdown: str) -> None:
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{START}\n{markdown}\n{END}{after}", encoding="utf-8")
     print(markdown)
+
+
+def draw(seed: int) -> None:
+    """The forgetting curves of one seed, beside the page."""
+    drawn = plot_runs([RUNS / f"{strategy}-{seed}" for strategy in STRATEGIES], PAGE.parent)
+    for figure in drawn:
+        figure.replace(PAGE.with_name(f"synthetic-miniworld{figure.suffix}"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from clmed.evaluation.scoring import longest
 from clmed.planning import PhasePlan, Plan, duration
 from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
-from clmed.results.table import score_table
+from clmed.results.table import score_table, summary
 from clmed.strategy import Strategy
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, untrained_base
@@ -58,8 +58,7 @@ def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = 
     voice = Voice(quiet=not world.main)
     bar = ProgressBar(voice.console)
     try:
-        if world.main:
-            directory.refuse_if_taken(dump(config), overwrite)
+        directory.refuse_if_taken(dump(config), overwrite)  # all ranks look before the first one writes
         _run(config, world, directory, overwrite, voice, bar)
     finally:
         bar.close()
@@ -74,12 +73,11 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
+    torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
+    strategies = make_strategies(config)
     with voice.status("reading and tokenising"):
         tokenizer = load_tokenizer(config)
         corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
-        strategies: list[Strategy] = [
-            catalogue.load(name)(**catalogue.arguments(parameters)) for name, parameters in config.strategy.items()
-        ]
         to_build = first_rank_says(world, needs_building(config))
         model = untrained_base(config, world, tokenizer) if to_build else load_base(config, world, tokenizer)
         benchmarks = make_benchmarks(
@@ -128,10 +126,10 @@ def _run(
         except DivergedError as error:
             last_good = directory.checkpoints / "last-good"
             with disk_errors(directory.path):
-                save_model(model, tokenizer, last_good)
+                save_model(model, tokenizer, last_good, world)
             raise DivergedError(f"{error} The weights before this step are in {last_good}.") from None
         with disk_errors(directory.path):
-            save_model(model, tokenizer, directory.model)
+            save_model(model, tokenizer, directory.model, world)
     if world.main:
         _tell(directory, voice, time.perf_counter() - started)
 
@@ -190,6 +188,20 @@ def _recorded(
     directory.set_status("complete")
 
 
+def make_strategies(config: ExperimentConfig) -> list[Strategy]:
+    """The configured strategies, in their order. Raises UserError for what is none, or refuses its parameters."""
+    made = []
+    for name, parameters in config.strategy.items():
+        kind = catalogue.load(name)
+        if not issubclass(kind, Strategy):
+            raise UserError(f"strategy '{name}' is no subclass of clmed.strategy.Strategy.")
+        try:
+            made.append(kind(**catalogue.arguments(parameters)))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"strategy '{name}' does not take these parameters: {error}.") from error
+    return made
+
+
 def _plan(
     config: ExperimentConfig, model: PreTrainedModel, stream: list[Experience], world: World, speed: float
 ) -> Plan:
@@ -222,6 +234,7 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
     rows = directory.results()
     if rows:
         voice.say(score_table(rows))
+        voice.say(summary(rows))
         figures = plot_runs([directory.path])
         voice.say(f"\ncurves   {', '.join(map(str, figures))}")
     voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")

@@ -9,7 +9,8 @@ and after a forward-only pass, FSDP computes with gathered copies and edits to t
 measurement of clmed ends with `reshard()`.)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -74,6 +75,22 @@ def quadratic_penalty(
         square = (weight - anchor[name]).square_()
         total += (square if importance is None else square.mul_(importance[name])).sum(dtype=torch.float64).cpu()
     return strength / 2 * reduce_sum(model, total).item()
+
+
+def mean_squared_gradients(
+    model: nn.Module, batches: Sequence[Any], set_gradient: Callable[[Any], None]
+) -> dict[str, Tensor]:
+    """The mean over `batches` of the squared gradient of each, as local shards: the diagonal of the empirical Fisher.
+
+    set_gradient: sets the model's gradients to those of one batch. They are gone afterwards.
+    """
+    mean = {name: torch.zeros_like(shard) for name, shard in shards(model)}
+    for batch in batches:
+        set_gradient(batch)
+        for name, gradient in gradients(model):
+            mean[name].addcmul_(gradient, gradient, value=1 / len(batches))
+    model.zero_grad()
+    return mean
 
 
 def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:

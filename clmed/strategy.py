@@ -2,8 +2,8 @@
 
 A strategy is an Avalanche plugin: besides the hooks below it may define any of Avalanche's callbacks, which receive
 the trainer (`trainer.model`, `trainer.optimizer`, `trainer.corpus`, `trainer.experience`). A loss is added in
-`before_backward` (to `trainer.loss`, once per micro-batch), a gradient in `after_backward` (once per optimizer step,
-when gradients are final local shards). Several strategies act in the order of the YAML.
+`before_backward` (with `trainer.add_loss`, once per micro-batch), a gradient in `after_backward` (once per optimizer
+step, when gradients are final local shards). Several strategies act in the order of the YAML.
 
 Its parameters in the YAML are the keyword-only arguments of its `__init__`, with their types and defaults; a trailing
 underscore is dropped (`from_` is `from:` in the YAML). The first line of its docstring is its summary, a line that

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from clmed.data.corpus import Corpus, Rows
-from clmed.shards import add_to_gradients, clone_shards, gradients, quadratic_penalty
+from clmed.errors import UserError
+from clmed.shards import add_to_gradients, clone_shards, mean_squared_gradients, quadratic_penalty
 from clmed.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class EWC(Strategy):
         mode: Literal["online", "separate"] = "online",
         decay: float = 1.0,
     ) -> None:
+        if strength < 0 or rows < 1 or not 0 <= decay <= 1:
+            raise UserError("ewc needs a `strength` of at least 0, at least 1 of `rows` and a `decay` from 0 to 1.")
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
         self.past, self.mode, self.decay = past, mode, decay
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
@@ -72,7 +74,8 @@ class EWC(Strategy):
             trainer.log["ewc_penalty"] = sum(values)
 
     def _consolidate(self, trainer: Any, sources: list[str]) -> None:
-        fisher = fisher_diagonal(trainer, sources, self.rows)
+        rows = trainer.sample_rows(sources, part="fisher", rows=self.rows)
+        fisher = mean_squared_gradients(trainer.model, rows, trainer.row_gradient)
         if self.mode == "online" and self.penalties:
             (old, _), *_ = self.penalties
             for name, values in fisher.items():
@@ -87,15 +90,3 @@ class EWC(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the penalties."""
         self.penalties = state["penalties"]
-
-
-def fisher_diagonal(trainer: Any, sources: list[str], rows: int) -> dict[str, Tensor]:
-    """The mean over at most `rows` rows of the sources' `fisher` parts of the squared gradient, as local shards."""
-    fisher = {name: torch.zeros_like(shard) for name, shard in clone_shards(trainer.model).items()}
-    batches = trainer.sample_rows(sources, part="fisher", rows=rows)
-    for batch in batches:
-        trainer.row_gradient(batch)
-        for name, gradient in gradients(trainer.model):
-            fisher[name].addcmul_(gradient, gradient, value=1 / len(batches))
-    trainer.optimizer.zero_grad()
-    return fisher

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from clmed.config import ExperienceConfig
 from clmed.data.corpus import Corpus
 from clmed.data.mixture import Blend
+from clmed.errors import UserError
 from clmed.strategy import Strategy
 from clmed.stream import Phase, domain_blend
 
@@ -31,11 +32,13 @@ class Joint(Strategy):
 
     def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
         """Each source with its own experience's budget, the general ones with theirs."""
+        if blend.mixed or blend.alternated:
+            raise UserError("joint rearranges all data, so it must come before the strategies that add some to it.")
         domain: dict[str, float] = {}
         for member in self.members:
             for name, tokens in domain_blend(member, corpus).domain.items():
                 domain[name] = domain.get(name, 0.0) + tokens
         general = {name: self.general_epochs * float(corpus.rows(name).tokens.sum()) for name in self.names}
         total = sum(domain.values()) + sum(general.values())
-        joint = Blend(domain=domain, mixed=blend.mixed, alternated=blend.alternated, budget=blend.budget)
+        joint = Blend(domain=domain, mixed={}, alternated={}, budget=blend.budget)
         return joint.add(mixed={name: tokens / total for name, tokens in general.items()})

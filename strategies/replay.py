@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from clmed.data.corpus import Corpus, Rows, reservoir
 from clmed.data.mixture import Blend, share_out
+from clmed.errors import UserError
 from clmed.strategy import Strategy
 from clmed.stream import Phase
 
@@ -24,6 +25,10 @@ class Replay(Strategy):
     """
 
     def __init__(self, *, ratio: float = 0.05, from_: list[str], memory: int = 1000) -> None:
+        if not 0 <= ratio < 1 or memory < 1 or not from_:
+            raise UserError(
+                "replay needs a `ratio` from 0 to below 1, a `memory` of at least 1 row and a source in `from`."
+            )
         self.ratio, self.names, self.memory = ratio, from_, memory
 
     def sources(self, phase: Phase, corpus: Corpus) -> Mapping[str, Rows]:
@@ -34,6 +39,7 @@ class Replay(Strategy):
 
     def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
         """The blend with the replayed shares on top."""
-        rows = {**{name: corpus.rows(name) for name in self.names if name != PAST}, **self.sources(phase, corpus)}
+        general = [name for name in self.names if name != PAST and name not in blend.domain]
+        rows = {**{name: corpus.rows(name) for name in general}, **self.sources(phase, corpus)}
         sizes = {name: float(found.tokens.sum()) for name, found in rows.items()}
         return blend.add(mixed=share_out(self.ratio, sizes)) if sizes else blend

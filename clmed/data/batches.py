@@ -4,12 +4,14 @@ A step's rows are dealt to (micro-batch, rank) slots in a fixed order, so the gl
 ranks; slots that are left over hold empty rows without a loss. Each row carries its weight in the loss, which is
 known without communication because the counts of supervised tokens are: for a row of source s it is
 
-    share_s / (sum of the shares present in the step) / (supervised tokens of s in the whole step)
+    share_s * (rows of s in the step / rows of the step) / (rows of s in the experience / all its rows)
+            / (supervised tokens of s in the whole step)
 
 so that a step's loss is the sum over its rows of weight x summed token losses: within a source the mean over its
-supervised tokens of the whole accumulation window on all ranks, between sources by share. Exam answers are a few
-per cent of their tokens; weighting sources by supervised tokens (`weighting: tokens`) would let 5 % of replayed text be
-most of the loss.
+supervised tokens of the whole accumulation window on all ranks, between sources by share. The two fractions make it so
+over the experience whether a source has rows in every step or in one of ten; in a step with just its part they cancel.
+Exam answers are a few per cent of their tokens; weighting sources by supervised tokens (`weighting: tokens`) would let
+5 % of replayed text be most of the loss.
 """
 
 from collections.abc import Mapping
@@ -21,17 +23,18 @@ from torch.utils.data import Dataset
 
 from clmed.data.corpus import Rows
 from clmed.data.mixture import Mixture
+from clmed.data.packing import IGNORED
 
 Batch = dict[str, Tensor]
 INPUTS = ("input_ids", "position_ids", "labels")
-IGNORED = -100  # label of a position without a loss
 
 
 class Batches(Dataset):
     """Item t is the list of this rank's micro-batches of optimizer step t.
 
     A micro-batch holds input_ids, position_ids and labels (micro, length) int64, weight (micro,) float32: a row's
-    weight in the loss, and source (micro,) int64: its index in `mixture.sources`.
+    weight in the loss, part (micro,) float32: one row's part of the step's rows (0 for an empty row), and source
+    (micro,) int64: its index in `mixture.sources`.
     """
 
     def __init__(
@@ -64,14 +67,15 @@ class Batches(Dataset):
         return [self._batch(pairs, weights, mine) for mine in slots[:, self.rank]]
 
     def weights(self, pairs: list[tuple[int, int]]) -> np.ndarray:
-        """(rows of the step,) each row's weight per supervised token; they and the token counts sum to 1."""
+        """(rows of the step,) each row's weight per supervised token."""
         source = np.array([s for s, _ in pairs])
         supervised = np.array([self.rows[s].supervised[row] for s, row in pairs], dtype=np.float64)
         if self.weighting == "tokens":
             return np.full(len(pairs), 1 / max(supervised.sum(), 1))
         totals = np.bincount(source, supervised, minlength=len(self.rows))
-        shares = np.where(totals > 0, self.mixture.shares, 0.0)
-        return (shares / max(shares.sum(), 1e-12) / np.maximum(totals, 1))[source]
+        here = np.bincount(source, minlength=len(self.rows)) / len(pairs)
+        overall = self.mixture.counts.sum(axis=0) / self.mixture.counts.sum()
+        return (self.mixture.shares * here / overall / np.maximum(totals, 1))[source]
 
     def _batch(self, pairs: list[tuple[int, int]], weights: np.ndarray, slots: np.ndarray) -> Batch:
         mine = [slot for slot in slots if slot < len(pairs)]
@@ -81,6 +85,7 @@ class Batches(Dataset):
             "position_ids": torch.arange(length).repeat(self.micro, 1),
             "labels": torch.full((self.micro, length), IGNORED, dtype=torch.int64),
             "weight": torch.zeros(self.micro),
+            "part": torch.zeros(self.micro),
             "source": torch.zeros(self.micro, dtype=torch.int64),
         }
         for source in {pairs[slot][0] for slot in mine}:
@@ -89,6 +94,7 @@ class Batches(Dataset):
             for key in INPUTS:
                 batch[key][places] = torch.from_numpy(np.asarray(found[key])).long()
             batch["source"][places] = source
+        batch["part"][: len(mine)] = 1 / len(pairs)
         batch["weight"][: len(mine)] = torch.from_numpy(weights[mine]).float()
         return batch
 

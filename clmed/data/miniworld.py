@@ -103,7 +103,8 @@ def folder(data_root: str, cache: Path | None = None) -> Path:
         )
     seed = int(match[1] or 0)
     return build_once(
-        (cache or cache_dir()) / f"miniworld-{seed}-{_fingerprint()}", lambda target: write(target, make(seed), seed)
+        (cache or cache_dir()) / f"synthetic-miniworld-{seed}-{_fingerprint()}",
+        lambda target: write(target, make(seed), seed),
     )
 
 

@@ -39,6 +39,14 @@ class Blend:
         self, *, mixed: Mapping[str, float] | None = None, alternated: Mapping[str, float] | None = None
     ) -> "Blend":
         """This blend with further shares; the domain keeps what they leave."""
+        roles = [self.domain, self.mixed, self.alternated]
+        for index, names in ((1, mixed or {}), (2, alternated or {})):
+            for name in names:
+                if any(name in role for other, role in enumerate(roles) if other != index):
+                    raise UserError(
+                        f"The source {name!r} would have two parts in one experience (its own data, mixed into the "
+                        "steps, steps of its own). Give each strategy sources of its own, or use one of them."
+                    )
         blend = replace(
             self,
             mixed=_sum(self.mixed, mixed or {}),
@@ -104,7 +112,7 @@ class Mixture:
         return np.concatenate([np.zeros(0, dtype=np.int64), *turns])[:taken]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 def _permutation(seed: int, source: str, turn: int, size: int) -> np.ndarray:
     """The order of a source's rows in its `turn`-th pass."""
     return np.random.default_rng([seed, turn, *source.encode()]).permutation(size)

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from clmed.data.packing import IGNORED
 from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
-
-IGNORED = -100
 
 
 def perplexity(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int) -> tuple[float, int]:

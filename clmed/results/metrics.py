@@ -40,18 +40,6 @@ def primary(rows: Rows) -> dict[str, dict[int, float]]:
     return {name: scores[key] for name, key in keys.items() if key in scores}
 
 
-def delta(rows: Rows) -> dict[Key, dict[int, float]]:
-    """R[i][j] − R[0][j] at every point i > 0, in the metric's own direction: for nats per token, positive is worse.
-
-    What was not measured on the base model has no difference and is left out.
-    """
-    return {
-        key: {point: score - points[0] for point, score in points.items() if point > 0}
-        for key, points in matrix(rows).items()
-        if 0 in points
-    }
-
-
 def last_point(rows: Rows) -> int:
     """T: the last point at which every benchmark was measured (a killed run may have begun the next one)."""
     points = [set(scores) for scores in primary(rows).values()]

@@ -9,7 +9,18 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from clmed.results.metrics import ACCURACY, LOWER_IS_BETTER, WHOLE, Key, Rows, matrix, primary_metric
+from clmed.results.metrics import (
+    ACCURACY,
+    LOWER_IS_BETTER,
+    WHOLE,
+    Key,
+    Rows,
+    forgetting,
+    gain,
+    matrix,
+    primary_metric,
+    retention,
+)
 
 MOST_CATEGORIES = 3
 # As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
@@ -54,6 +65,20 @@ def score_table(rows: Rows) -> Table:
         cells = [score_cell(column.key[2], scores[column.key], point) for column in columns]
         table.add_row(f"{point} " + fold(row["experience"], NAME_WIDTH), tokens_text(row["tokens"]), *cells)
     return table
+
+
+def summary(rows: Rows) -> str:
+    """The run in a line: what it gained, what is left of the rest, and where most was forgotten."""
+    parts = [
+        f"{name} {100 * value:+.1f} points".replace("-", "−")
+        for name, value in (("gain", gain(rows)), ("retention", retention(rows)))
+        if value is not None
+    ]
+    lost = {name: value for name, value in forgetting(rows).items() if primary_metric(rows, name) == ACCURACY}
+    worst = max(lost, key=lambda name: lost[name], default=None)
+    if worst is not None and lost[worst] > 0:
+        parts.append(f"most forgotten: {worst} ({100 * lost[worst]:.1f} points below its best)")
+    return ", ".join(parts)
 
 
 def categories(rows: Rows, benchmark: str) -> list[str]:

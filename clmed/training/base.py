@@ -26,7 +26,7 @@ from clmed.training.model import load_model, load_tokenizer, new_model, sources_
 from clmed.training.sharding import World, shard
 from clmed.training.trainer import ContinualTrainer
 
-RECIPE = 1  # raised when a change of the code changes the weights that come out
+RECIPE = 2  # raised when a change of the code changes the weights that come out
 
 
 def base_folder(config: ExperimentConfig, build: BuildConfig) -> Path:
@@ -47,16 +47,16 @@ def build_base(
     """Make the base model unless it is cached: this process alone, on the CPU, whatever the number of ranks."""
 
     def make(folder: Path) -> None:
+        alone = World()  # even where there are other ranks
         model = new_model(build, tokenizer)
         if build.pretrain is not None:
-            world = World()
             corpus = Corpus.of(config, tokenizer, build.pretrain.sequence_length)
             experience, training = _as_experience(build.pretrain)
             scenario = make_scenario([experience], training=training, corpus=corpus, strategies=[], seed=build.seed)
-            ContinualTrainer(model=model, world=world, corpus=corpus, watchers=watchers).train(
+            ContinualTrainer(model=model, world=alone, corpus=corpus, watchers=watchers).train(
                 scenario.streams["train"]
             )
-        save_model(model, tokenizer, folder / "model")
+        save_model(model, tokenizer, folder / "model", alone)
 
     return build_once(base_folder(config, build), make) / "model"
 

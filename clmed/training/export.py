@@ -11,15 +11,17 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clmed.training.sharding import World
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, world: World) -> None:
     """Write `model` and `tokenizer` so that `AutoModelForCausalLM.from_pretrained(folder)` loads them.
 
-    Every rank must call it; rank 0 writes, into a temporary folder that is renamed when it is whole. Raises OSError if
-    it cannot be written, and leaves nothing of it.
+    Every rank of `world` must call it; its first writes, into a temporary folder that is renamed when it is whole.
+    Raises OSError if it cannot be written, and leaves nothing of it.
     """
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if world.main:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -30,7 +32,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    if dist.is_initialized():
+    if world.mesh is not None:
         dist.barrier()
 
 

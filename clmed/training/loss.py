@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
-from clmed.data.batches import IGNORED, Batches
+from clmed.data.batches import Batches
+from clmed.data.packing import IGNORED
 
 
 def row_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -45,7 +46,9 @@ def load_model(model: ModelConfig, training_length: int) -> PreTrainedModel:
     limit = getattr(shape, "max_position_embeddings", None) or math.inf
     if training_length > limit:
         raise UserError(f"training.sequence_length is {training_length}, but {model.path} has only {limit} positions.")
-    return _loaded(AutoModelForCausalLM, model, dtype=torch.float32, attn_implementation="sdpa")
+    loaded: PreTrainedModel = _loaded(AutoModelForCausalLM, model, dtype=torch.float32, attn_implementation="sdpa")
+    refuse_leaks(loaded)
+    return loaded
 
 
 def _loaded(kind: Any, model: ModelConfig, **settings: Any) -> Any:
@@ -54,8 +57,25 @@ def _loaded(kind: Any, model: ModelConfig, **settings: Any) -> Any:
         settings["gguf_file"] = model.gguf_file
     try:
         return kind.from_pretrained(model.path, **settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"The model {model.path} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+@torch.no_grad()
+def refuse_leaks(model: PreTrainedModel) -> None:
+    """Raise UserError if a document sees the one before it in its row: some architectures ignore position ids."""
+    training = model.training
+    model.eval()
+    ids = torch.arange(2, 18, device=model.device) % model.config.get_text_config().vocab_size
+    positions = torch.arange(8, device=model.device).repeat(2)
+    packed = model(input_ids=ids[None], position_ids=positions[None], use_cache=False).logits[0, 8:]
+    alone = model(input_ids=ids[None, 8:], use_cache=False).logits[0]
+    model.train(training)
+    if not torch.allclose(packed, alone, rtol=1e-3, atol=1e-3 * alone.abs().max().item()):
+        raise UserError(
+            f"{type(model).__name__} does not keep documents apart that are packed into one row, so clmed cannot train "
+            "it. Models of the Llama, Qwen, Mistral, GPT-2 and GPT-NeoX families can be."
+        )
 
 
 def new_model(build: BuildConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:

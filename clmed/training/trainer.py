@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from clmed.config import ExperienceConfig
-from clmed.data.batches import IGNORED, Batch, row_batch
-from clmed.data.corpus import Corpus
+from clmed.data.batches import Batch, row_batch
+from clmed.data.corpus import Corpus, reservoir
+from clmed.data.packing import IGNORED
 from clmed.data.rows import Part
 from clmed.errors import StoppedError, UserError
 from clmed.strategy import Strategy
@@ -232,7 +233,8 @@ class ContinualTrainer(BaseSGDTemplate):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        sums = torch.zeros(1 + len(experience.batches.mixture.sources), 2, device=self.device)
+        sources = experience.batches.mixture.sources
+        sums = torch.zeros(1 + len(sources), 3, device=self.device)  # the step's, then each source's
         for index, self.mbatch in enumerate(window):
             self._unpack_minibatch()
             self._sync_gradients(index == len(window) - 1)
@@ -240,9 +242,9 @@ class ContinualTrainer(BaseSGDTemplate):
             self.mb_output = self.forward()
             self._after_forward(**kwargs)
             self.loss = self.criterion()
+            self._add_source_losses(sums)
             self._before_backward(**kwargs)
             sums[0, 0] += self.loss.detach()
-            self._add_source_losses(sums)
             # FSDP averages gradients over the ranks; the loss is a sum over them.
             self.loss = self.loss * self.world.ranks
             self.backward()
@@ -255,9 +257,13 @@ class ContinualTrainer(BaseSGDTemplate):
         norm = self._clip(experience.config.optimizer.clip)
         self._refuse_nan(step, sums[0, 0].item(), norm, experience.config)
         self.log |= {"loss": sums[0, 0].item(), "grad_norm": norm, "lr": lr}
-        for name, (nats, count) in zip(experience.batches.mixture.sources, sums[1:].tolist(), strict=True):
-            if count:
-                self.log[f"loss/{name}"] = nats / count
+        for name, (nats, supervised, weight) in zip(sources, sums[1:].tolist(), strict=True):
+            if supervised:  # the source's mean loss, its supervised tokens and its share of this step's loss
+                self.log |= {
+                    f"loss/{name}": nats / supervised,
+                    f"supervised/{name}": supervised,
+                    f"share/{name}": weight,
+                }
         self._before_update(**kwargs)
         self.optimizer_step()
         self._after_update(**kwargs)
@@ -283,8 +289,8 @@ class ContinualTrainer(BaseSGDTemplate):
     def _add_source_losses(self, sums: Tensor) -> None:
         assert self.mbatch is not None
         counts = (self.mbatch["labels"] != IGNORED).sum(dim=1).float()
-        both = torch.stack([self.row_losses.detach(), counts], dim=1)
-        sums[1:].index_add_(0, self.mbatch["source"], both)
+        columns = torch.stack([self.row_losses.detach(), counts, self.mbatch["weight"] * counts], dim=1)
+        sums[1:].index_add_(0, self.mbatch["source"], columns)
 
     def _sync_gradients(self, last: bool) -> None:
         """Under FSDP gradients are reduced with the window's last micro-batch only."""
@@ -306,23 +312,32 @@ class ContinualTrainer(BaseSGDTemplate):
     # ------------------------------------------------------------------ for strategies
 
     def sample_rows(self, sources: Sequence[str], *, part: Part, rows: int) -> list[Batch]:
-        """At most `rows` rows of a part of several sources, the same on every rank, one row a batch.
+        """A uniform sample of at most `rows` rows of a part of several sources, one row a batch.
 
-        Each source gives its first rows (documents are in no order there) in proportion to its size.
+        It is the same on every rank and for every run: what it is used for can be compared.
         """
-        found = {name: self.corpus.rows(name, part) for name in sources}
-        everything = sum(map(len, found.values()))
-        share = min(1.0, rows / everything)
-        return [row_batch(r, i) for r in found.values() for i in range(math.ceil(len(r) * share))]
+        sample = reservoir({name: self.corpus.rows(name, part) for name in sources}, rows, seed=0)
+        return [row_batch(sample, index) for index in range(len(sample))]
+
+    def add_loss(self, values: Tensor) -> None:
+        """In `before_backward`: add to the step's loss the mean over all its rows of `values`, one for each row here.
+
+        values: (micro,). The mean is over all micro-batches and ranks, so the same for any number of them; rows that
+        only fill up a micro-batch do not count.
+        """
+        assert self.mbatch is not None
+        self.loss = self.loss + (values * self.mbatch["part"]).sum()
 
     def row_gradient(self, batch: Batch) -> None:
-        """Set the gradient to that of one row's mean token loss, the same on every rank."""
+        """Set the gradient to that of one row's mean token loss, without dropout, the same on every rank."""
         self.optimizer.zero_grad()
+        self.model.eval()
         self._sync_gradients(True)
         batch = {key: value.to(self.device) for key, value in batch.items()}
         output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
         count = (batch["labels"] != IGNORED).sum().clamp(min=1)
         (row_losses(output.logits, batch["labels"]).sum() / count).backward()
+        self.model.train()
         self.flops += self.flops_per_token * batch["input_ids"].numel() * self.world.ranks
 
     # ------------------------------------------------------------------ measuring

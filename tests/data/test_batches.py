@@ -68,6 +68,30 @@ def test_sources_weigh_by_share_not_by_supervised_tokens(sources):
     assert by_tokens == pytest.approx(1 / supervised)
 
 
+@pytest.mark.parametrize("rows_per_step", [2, 4, 8, 40])
+@pytest.mark.parametrize("added", [{"mixed": {"general": 0.05}}, {"alternated": {"general": 0.25}}])
+def test_a_source_weighs_its_share_over_the_experience(rows_per_step, added):
+    """Also where it has a row in one step of ten: the sum of its weights over all steps is its share of them."""
+    sources = {"own": rows(100, 30, 3), "general": rows(200, 30, 7)}
+    blend = Blend(domain={"own": 600.0 * LENGTH}, mixed={}, alternated={}).add(**added)
+    mixture = schedule(
+        blend,
+        rows=dict.fromkeys(sources, 30),
+        tokens_per_row=dict.fromkeys(sources, LENGTH),
+        rows_per_step=rows_per_step,
+        seed=0,
+    )
+    made = Batches(mixture=mixture, rows=sources, weighting="share", micro_batch_size=4)
+    weight = np.zeros((mixture.steps, 2))
+    for t in range(mixture.steps):
+        pairs = mixture.step(t)
+        for (source, row), per_token in zip(pairs, made.weights(pairs), strict=True):
+            weight[t, source] += per_token * made.rows[source].supervised[row]
+    rows_of_step = mixture.counts.sum(axis=1, keepdims=True)
+    assert (weight * rows_of_step).sum(axis=0) / rows_of_step.sum() == pytest.approx(mixture.shares)
+    assert weight.sum(axis=1).mean() == pytest.approx(1, abs=0.01)
+
+
 def test_counts_of_what_was_trained(sources):
     step = batches(sources)
     assert step.trained(domain_only=True)[-1] == 30 * LENGTH

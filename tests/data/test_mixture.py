@@ -105,6 +105,23 @@ def test_strategies_compose():
     tokens = both.tokens()
     assert {name: tokens[name] / sum(tokens.values()) for name in "ab"} == pytest.approx({"a": 0.1, "b": 0.2})
     assert tokens["own"] == pytest.approx(64_000)
+    mixture = make(both)
+    taken = dict(zip(mixture.sources, mixture.counts.sum(axis=0) / mixture.counts.sum(), strict=True))
+    assert taken == pytest.approx({"own": 0.7, "a": 0.1, "b": 0.2}, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"mixed": {"g": 0.1}}, {"alternated": {"g": 0.1}}),
+        ({"alternated": {"g": 0.1}}, {"mixed": {"g": 0.1}}),
+        ({}, {"mixed": {"own": 0.1}}),
+        ({}, {"alternated": {"own": 0.1}}),
+    ],
+)
+def test_a_source_has_one_part(first, second):
+    with pytest.raises(UserError, match="two parts in one experience"):
+        blend(**first).add(**second)
 
 
 def test_share_out_is_by_size():

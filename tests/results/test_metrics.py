@@ -38,12 +38,6 @@ def test_forgetting_is_the_fall_from_the_best_earlier_point():
     assert metrics.forgetting(rows_of(TABLE)) == pytest.approx(expected)
 
 
-def test_delta_is_taken_against_the_base_in_the_direction_of_the_metric():
-    change = metrics.delta(rows_of(TABLE))
-    assert change["wiki", "all", "nats_per_token"] == pytest.approx({1: 0.5, 2: 0.3})
-    assert change["mmlu", "all", "accuracy"] == pytest.approx({1: -0.10, 2: -0.15})
-
-
 def test_a_point_measured_in_part_does_not_count_as_the_last_one():
     rows = [row for row in rows_of(TABLE) if not (row["point"] == 2 and row["benchmark"] == "mmlu")]
     assert metrics.last_point(rows) == 1

@@ -4,7 +4,7 @@ import pytest
 from lifelike import lifelike_rows
 from rich.console import Console
 
-from clmed.results.table import fold, score_cell, score_table, tokens_text
+from clmed.results.table import fold, score_cell, score_table, summary, tokens_text
 
 
 def rendered(rows: list[dict], width: int = 100) -> list[str]:
@@ -66,6 +66,17 @@ def test_better_is_green_and_worse_is_red(metric, scores, text, style):
     cell = score_cell(metric, scores, 1)
     assert cell.plain.strip() == text.strip()
     assert [span.style for span in cell.spans] == [style]
+
+
+def test_the_run_in_a_line():
+    rows = [
+        {"point": point, "benchmark": name, "role": role, "category": "all", "metric": "accuracy", "score": score}
+        for name, role, scores in (("exam", "gain", (0.2, 0.3)), ("mmlu", "retention", (0.9, 0.7)))
+        for point, score in enumerate(scores)
+    ]
+    told = "gain +10.0 points, retention −20.0 points, most forgotten: mmlu (20.0 points below its best)"
+    assert summary(rows) == told
+    assert "forgotten" not in summary(rows[:2])
 
 
 def test_what_was_not_measured_is_a_dash():

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
-from clmed.strategies.ewc import EWC, fisher_diagonal
+from clmed.strategies.ewc import EWC
 
-from clmed.shards import add_to_gradients, clone_shards, quadratic_penalty, shards
+from clmed.shards import add_to_gradients, clone_shards, mean_squared_gradients, quadratic_penalty, shards
 from clmed.training.sharding import World
 from tests.small import GENERAL, make_trainer, small_config
 
 QUIET = {"gain": [], "retention": []}
+
+
+def fisher_diagonal(trainer, sources, rows):
+    sample = trainer.sample_rows(sources, part="fisher", rows=rows)
+    return mean_squared_gradients(trainer.model, sample, trainer.row_gradient)
 
 
 def trainer_for(strategy, tokenizer, make_model, **changes):
@@ -38,7 +43,10 @@ def test_fisher_reads_the_fisher_part_alone(tokenizer, make_model):
     trainer = trainer_for({}, tokenizer, make_model)
     kept = {tuple(row) for name in GENERAL for row in trainer.corpus.rows(name, "fisher").data["input_ids"][:].tolist()}
     rows = trainer.sample_rows(GENERAL, part="fisher", rows=8)
-    assert 8 <= len(rows) <= 9
+    assert len(rows) == 8
+    order = [tuple(row["input_ids"][0].tolist()) for row in trainer.sample_rows(GENERAL, part="fisher", rows=10**6)]
+    chosen = [order.index(tuple(row["input_ids"][0].tolist())) for row in rows]
+    assert max(chosen) > 16, "the first rows of the file are no sample"
     assert {tuple(row["input_ids"][0].tolist()) for row in rows} <= kept
 
 
