@@ -87,6 +87,7 @@ def _run(
             tokenizer=tokenizer,
             positions=longest(model),
             say=voice.say,
+            follow=voice.follow,
         )
         scenario = make_scenario(
             config.stream,

@@ -1,10 +1,12 @@
 """What a run says: on the terminal and in its log, from the first rank alone."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from clmed.results.rundir import disk_errors
@@ -52,6 +54,14 @@ class Voice(logging.Handler):
             return
         with disk_errors(self.log.parent), self.log.open("a", encoding="utf-8") as file:
             Console(file=file, width=120).print(what, soft_wrap=isinstance(what, Text))
+
+    @contextmanager
+    def follow(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar for something long, gone when it is over; yields the function that moves it on."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.advance(task, done)
 
     def status(self, what: str) -> AbstractContextManager[object]:
         """A spinner while something short goes on."""

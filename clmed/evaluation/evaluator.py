@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ class Measurement:
     seconds: float = 0.0
 
 
+Follow = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""follow(what, total) is a context whose value is told how many more are done."""
+
+
+def _unseen(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
 def make_benchmarks(
     evaluation: EvaluationConfig,
     *,
@@ -45,8 +54,12 @@ def make_benchmarks(
     tokenizer: PreTrainedTokenizerBase,
     positions: int,
     say: Callable[[str], None] = lambda message: None,
+    follow: Follow = _unseen,
 ) -> list[BenchmarkExperience]:
-    """Every configured benchmark, read and turned into prompts; `positions`: the most tokens that the model takes."""
+    """Every configured benchmark, read and turned into prompts; `positions`: the most tokens that the model takes.
+
+    say: tells what is left out or shortened; follow: shows how a measurement gets on.
+    """
     made = []
     for role, configs in (("gain", evaluation.gain), ("retention", evaluation.retention)):
         for config in configs:
@@ -57,7 +70,7 @@ def make_benchmarks(
                 benchmark = load_benchmark(config, local, shots)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
-                made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say))
+                made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say, follow))
     return made
 
 
@@ -69,6 +82,7 @@ def _exam(
     positions: int,
     batch_tokens: int,
     say: Callable[[str], None],
+    follow: Follow,
 ) -> BenchmarkExperience:
     questions = benchmark.questions
     prompts, shots = _prompts(benchmark, config.shots, tokenizer, positions)
@@ -84,7 +98,8 @@ def _exam(
 
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
-        found = score(model, tokenizer, requests, batch_tokens=batch_tokens)
+        with follow(f"measuring {config.label}", len(requests)) as progress:
+            found = score(model, tokenizer, requests, batch_tokens=batch_tokens, progress=progress)
         predictions = [asked.answers[int(np.argmax(values))] for asked, values in zip(prompts, found, strict=True)]
         answers: dict[str, Sequence[Any]] = {
             "subject": [question.subject for question in questions],
