@@ -1,8 +1,9 @@
 """The catalogue of strategies: what there is, what it is for and which parameters it takes.
 
 A strategy is found by the name of an entry point of the group `clmed.strategies` (the built-ins are nothing else) or as
-`my_file.py:Class`. Its parameters are the keyword-only arguments of its own `__init__`. All this is read from the
-source with `ast`, because importing a strategy imports avalanche and torch (7 s and more); only `load` imports.
+`my_file.py:Class`. Its parameters are the keyword-only arguments of its `__init__`, which may be inherited. All this is
+read from the source with `ast`, because importing a strategy imports avalanche and torch (7 s and more); only `load`
+imports.
 """
 
 import ast
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from clmed.complaints import did_you_mean, shown
 from clmed.errors import UserError
 
 GROUP = "clmed.strategies"
+STRATEGY = "clmed.strategy.Strategy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,17 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyInfo:
-    """A strategy as its source describes it; `parameters` has the names of the YAML (`from`, not `from_`)."""
+    """A strategy as its source describes it; `parameters` has the names of the YAML (`from`, not `from_`).
+
+    They are not `complete` where the source does not show all: `**kwargs`, or a base class that cannot be found.
+    """
 
     name: str
     path: Path
     class_name: str
     doc: str
     parameters: Mapping[str, Parameter]
+    complete: bool = True
 
     @property
     def summary(self) -> str:
@@ -62,24 +68,32 @@ def names() -> list[str]:
 
 def find(name: str) -> StrategyInfo:
     """What the source says about a strategy; UserError if there is none or it cannot be read."""
-    path, class_name = _locate(name)
+    path, module, class_name = _locate(name)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        source = _read(path, module)
     except OSError as error:
         raise UserError(f"strategy '{name}': cannot read {path} ({error.strerror})") from None
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         raise UserError(f"strategy '{name}': {path}{f', line {line}' if line else ''}: not Python: {error}") from None
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    if class_name not in classes:
-        raise UserError(f"strategy '{name}': no class {class_name} in {path}{did_you_mean(class_name, classes)}")
-    node = classes[class_name]
+    if class_name not in source.classes:
+        hint = did_you_mean(class_name, source.classes)
+        raise UserError(f"strategy '{name}': no class {class_name} in {path}{hint}")
+    node = source.classes[class_name]
+    init = _meant(source, class_name, {}).init
+    positional = init is not None and len(init.args.posonlyargs) + len(init.args.args) > 1
+    if init is not None and init in node.body and positional:
+        raise UserError(
+            f"strategy '{name}': {path}, line {init.lineno}: parameters must be keyword-only: "
+            "def __init__(self, *, strength: float = 1.0)"
+        )
     return StrategyInfo(
         name=name,
         path=path,
         class_name=class_name,
         doc=ast.get_docstring(node) or "",
-        parameters=_parameters(node, name, path),
+        parameters=_parameters(init) if init is not None else {},
+        complete=init is not None and init.args.kwarg is None and not positional,
     )
 
 
@@ -89,7 +103,8 @@ def problems(info: StrategyInfo, params: Mapping[str, Any]) -> list[tuple[str, s
     for key, value in params.items():
         if key not in info.parameters:
             hint = did_you_mean(key, info.parameters) if info.parameters else " (it has none)"
-            found.append((key, f"strategy '{info.name}' has no parameter '{key}'{hint}"))
+            if info.complete:
+                found.append((key, f"strategy '{info.name}' has no parameter '{key}'{hint}"))
         elif not _fits(value, ast.parse(info.parameters[key].annotation, mode="eval").body):
             wanted = info.parameters[key].annotation
             found.append((key, f"strategy '{info.name}': {key} must be {wanted}, not {shown(value)}"))
@@ -97,12 +112,6 @@ def problems(info: StrategyInfo, params: Mapping[str, Any]) -> list[tuple[str, s
         if parameter.required and key not in params:
             found.append((key, f"strategy '{info.name}' needs the parameter '{key}' ({parameter.annotation})"))
     return found
-
-
-def check_parameters(name: str, params: Mapping[str, Any]) -> None:
-    """UserError, one line for each unknown, missing or mistyped parameter."""
-    if found := problems(find(name), params):
-        raise UserError("\n".join(message for _, message in found))
 
 
 def arguments(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,8 +140,8 @@ def load(name: str) -> type:
     return getattr(sys.modules[module_name], info.class_name)
 
 
-def _locate(name: str) -> tuple[Path, str]:
-    """The source file of a strategy and the name of its class."""
+def _locate(name: str) -> tuple[Path, str, str]:
+    """The source file of a strategy, the name of its module (of a file: none) and that of its class."""
     file, colon, class_name = name.rpartition(":")
     if colon or name.endswith(".py"):
         if not file.endswith(".py") or not class_name.isidentifier():
@@ -140,12 +149,12 @@ def _locate(name: str) -> tuple[Path, str]:
         path = Path(os.path.expanduser(file))
         if not path.is_file():
             raise UserError(f"strategy '{name}': no such file: {path} (looked for from {Path.cwd()})")
-        return path, class_name
+        return path, "", class_name
     entry = _entry_point(name)
     spec = _find_spec(entry.module)
     if spec is None or spec.origin is None:
         raise UserError(f"strategy '{name}': its module {entry.module} is not there; install its package again")
-    return Path(spec.origin), entry.attr
+    return Path(spec.origin), entry.module, entry.attr
 
 
 def _entry_point(name: str) -> EntryPoint:
@@ -169,15 +178,90 @@ def _find_spec(module: str) -> ModuleSpec | None:
     return spec
 
 
-def _parameters(node: ast.ClassDef, name: str, path: Path) -> dict[str, Parameter]:
-    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if init is None:
-        return {}
-    if len(init.args.posonlyargs) + len(init.args.args) > 1:
-        raise UserError(
-            f"strategy '{name}': {path}, line {init.lineno}: parameters must be keyword-only: "
-            "def __init__(self, *, strength: float = 1.0)"
-        )
+NO_PARAMETERS = ast.FunctionDef(
+    name="__init__",
+    args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]),
+    body=[],
+    decorator_list=[],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A Python file: its classes, and what imported names mean (`EWC` -> `clmed.strategies.ewc.EWC` or `.ewc.EWC`)."""
+
+    path: Path
+    package: str
+    classes: Mapping[str, ast.ClassDef]
+    imported: Mapping[str, str]
+
+
+def _read(path: Path, module: str) -> _Source:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            dots, origin = "." * node.level, [node.module] if node.module else []
+            imported |= {alias.asname or alias.name: dots + ".".join([*origin, alias.name]) for alias in node.names}
+    return _Source(
+        path=path,
+        package=module if path.name == "__init__.py" else module.rpartition(".")[0],
+        classes={node.name: node for node in tree.body if isinstance(node, ast.ClassDef)},
+        imported=imported,
+    )
+
+
+class _StandIn:
+    """An empty class with bases like those of one in a source, so that Python's own rules say what it inherits.
+
+    `init` is the syntax of `__init__`; None where it cannot be told.
+    """
+
+    init: ClassVar[ast.FunctionDef | None] = NO_PARAMETERS
+
+
+class _Strategy(_StandIn):
+    """For the base class of all strategies."""
+
+
+_Made = dict[tuple[Path, str], type[_StandIn] | None]  # by file and name of class; None while it is being made
+
+
+def _meant(source: _Source, name: str, made: _Made) -> type[_StandIn]:
+    """The stand-in for the class that a name (`EWC`, `ewc.EWC`) means in a file; ImportError if there is none."""
+    key = (source.path, name)
+    if (known := made.get(key)) is not None:
+        return known
+    if name in source.classes and key not in made:  # in `class EWC(EWC)` the second is an imported one
+        made[key] = None
+        made[key] = stand_in = _stand_in(source, source.classes[name], made)
+        return stand_in
+    first, dot, rest = name.partition(".")
+    full = importlib.util.resolve_name(source.imported.get(first, first) + dot + rest, source.package)
+    if full == STRATEGY:
+        return _Strategy
+    module, _, class_name = full.rpartition(".")
+    spec = _find_spec(module) if module else None
+    if spec is None or spec.origin is None:
+        raise ImportError(full)
+    return _meant(_read(Path(spec.origin), module), class_name, made)
+
+
+def _stand_in(source: _Source, node: ast.ClassDef, made: _Made) -> type[_StandIn]:
+    own = [member for member in node.body if isinstance(member, ast.FunctionDef) and member.name == "__init__"]
+    # A decorator, such as that of dataclasses, may write one.
+    members = {"init": own[0] if own else None} if own or node.decorator_list else {}
+    generic = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+    try:
+        bases = [_meant(source, ast.unparse(base), made) for base in generic]
+        return type(node.name, (*bases,) or (_StandIn,), members)
+    except (ImportError, OSError, SyntaxError, ValueError, TypeError, RecursionError):
+        return type(node.name, (_StandIn,), {"init": None, **members})
+
+
+def _parameters(init: ast.FunctionDef) -> dict[str, Parameter]:
     parameters = {}
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         annotation = argument.annotation

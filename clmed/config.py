@@ -22,6 +22,7 @@ from clmed.quantities import Quantity, check_point, measurement_point
 
 LOCAL_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 PAST = "past"  # what strategies call the rows of past experiences, so no source may
+BASE_ONLY = "'{}' is marked base_only: only the making of the base model may read it"
 BASE = "base"  # what results call the model before the first experience, so no experience may
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -112,6 +113,8 @@ class BuildConfig(Section):
             raise ValueError("hidden_size must be an even multiple of heads (rotary embeddings need pairs)")
         if self.key_value_heads and self.heads % self.key_value_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of key_value_heads ({self.key_value_heads})")
+        if self.vocabulary < 258:
+            raise ValueError(f"vocabulary ({self.vocabulary}) must be at least 258: 256 bytes and two special tokens")
         return self
 
 
@@ -133,7 +136,10 @@ class ModelConfig(Section):
 
 
 class SourceConfig(Section):
-    """Records of one file or hub data set; `heldout` and `fisher` are the shares of documents kept from training."""
+    """Records of one file or hub data set; `heldout` and `fisher` are the shares of documents kept from training.
+
+    A source that is `base_only` may be named in `model.build` only: no strategy and no experience learns from it.
+    """
 
     path: Annotated[str, Field(min_length=1)]
     format: Literal["text", "qa", "exam"]
@@ -146,6 +152,7 @@ class SourceConfig(Section):
     answer_as: Literal["letter", "text"] = "letter"
     heldout: Share = 0.05
     fisher: Share = 0.05
+    base_only: bool = False
 
     @model_validator(mode="after")
     def _shares(self) -> "SourceConfig":
@@ -324,15 +331,17 @@ def _only_defaults(section: Section, keys: Sequence[str], when: bool, why: str) 
 def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
     """What is wrong between sections: names that are not there or there twice, and rows longer than the context."""
 
-    def unknown(loc: Loc, names: Sequence[str]) -> Iterator[Problem]:
+    def unusable(loc: Loc, names: Sequence[str]) -> Iterator[Problem]:
         for index, name in enumerate(names):
             if name not in config.data:
                 yield (*loc, index), f"{dotted(loc)}: no source '{name}' in data{did_you_mean(name, config.data)}"
+            elif config.data[name].base_only and loc[0] != "model":
+                yield (*loc, index), f"{dotted(loc)}: {BASE_ONLY.format(name)}"
 
     if PAST in config.data:
         yield ("data", PAST), f"the name '{PAST}' means the data of past experiences: choose another"
     for index, experience in enumerate(config.stream):
-        yield from unknown(("stream", index, "data"), experience.data)
+        yield from unusable(("stream", index, "data"), experience.data)
         if experience.name in [earlier.name for earlier in config.stream[:index]]:
             yield ("stream", index, "name"), f"another experience has the name '{experience.name}' already"
 
@@ -342,7 +351,7 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
             loc = ("evaluation", role, index)
             source = benchmark.perplexity
             if source is not None:
-                yield from unknown((*loc, "perplexity"), [source])
+                yield from unusable((*loc, "perplexity"), [source])
                 if source in config.data and not config.data[source].heldout:
                     yield loc, f"perplexity of '{source}' needs held-out text, but data.{source}.heldout is 0"
             if benchmark.label in labels:
@@ -351,10 +360,10 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
 
     if (build := config.model.build) is not None:
         made: Loc = ("model", "build")
-        yield from unknown((*made, "tokenizer_from"), build.tokenizer_from)
+        yield from unusable((*made, "tokenizer_from"), build.tokenizer_from)
         lengths: dict[Loc, int] = {("training", "sequence_length"): config.training.sequence_length}
         if build.pretrain is not None:
-            yield from unknown((*made, "pretrain", "data"), build.pretrain.data)
+            yield from unusable((*made, "pretrain", "data"), build.pretrain.data)
             lengths[*made, "pretrain", "sequence_length"] = build.pretrain.sequence_length
         for at, length in lengths.items():
             if length > build.context:

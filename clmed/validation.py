@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clmed import catalogue
+from clmed.catalogue import StrategyInfo
 from clmed.complaints import Loc, Places, Problem, describe, did_you_mean, dotted
-from clmed.config import PAST, BenchmarkConfig, ExperimentConfig, data_folder, load_with_places, resolve
+from clmed.config import BASE_ONLY, PAST, BenchmarkConfig, ExperimentConfig, data_folder, load_with_places, resolve
 from clmed.errors import UserError
 
 NOWHERE: Places = {}
@@ -45,6 +46,7 @@ def _data(config: ExperimentConfig) -> Iterator[Problem]:
         yield from _sources(config, root)
         yield from _benchmarks(config, root)
         yield from _leaks(config)
+        yield from _heldout_leaks(config)
     else:
         yield ("data_root",), f"data_root: no folder '{config.data_root}' (looked for from {Path.cwd()})"
 
@@ -94,12 +96,17 @@ def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
 
 def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
     """Sources (and shots) that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
+    from clmed.evaluation.benchmarks import HUB
+
     for loc, benchmark in _exams(config):
+        assert benchmark.benchmark is not None
+        hub = benchmark.path or HUB[benchmark.benchmark]
         local = resolve(config, benchmark.path) if benchmark.path is not None else None
         tests = _files(local)
         for name, source in config.data.items():
-            same_file = _same(_files(resolve(config, source.path)), tests)
-            same_split = local is None and benchmark.path == source.path and source.split.startswith("test")
+            path = resolve(config, source.path)
+            same_file = _same(_files(path), tests)
+            same_split = local is None and path is None and _same_id(hub, source.path) and _has_test(source.split)
             if same_file or same_split:
                 what = same_file or f"split {source.split} of {source.path}"
                 yield (
@@ -109,6 +116,44 @@ def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
                 )
         if benchmark.shots_from is not None and _same(_files(resolve(config, benchmark.shots_from)), tests):
             yield (*loc, "shots_from"), f"{dotted(loc)}.shots_from is the benchmark's own test file: take another file"
+
+
+def _heldout_leaks(config: ExperimentConfig) -> Iterator[Problem]:
+    """Sources with the records of one whose held-out part is measured, split otherwise: they would train on it."""
+    every = [*config.evaluation.gain, *config.evaluation.retention]
+    for measured in dict.fromkeys(benchmark.perplexity for benchmark in every if benchmark.perplexity is not None):
+        wanted = config.data[measured].model_dump(exclude={"path", "subset", "split", "base_only"})
+        for name, source in config.data.items():
+            differ = [key for key, value in wanted.items() if getattr(source, key) != value]
+            if differ and _same_records(config, name, measured):
+                yield (
+                    ("data", name),
+                    f"data.{name} leaks held-out text of '{measured}', whose perplexity is measured: both read the "
+                    f"same records, but they differ in {', '.join(differ)}, so that their parts overlap",
+                )
+
+
+def _same_records(config: ExperimentConfig, name: str, other: str) -> bool:
+    """Whether two sources have records in common: the same file, a copy of it, or the same split on the hub."""
+    one, two = config.data[name], config.data[other]
+    if (path := resolve(config, one.path)) is not None:
+        return _same(_files(path), _files(resolve(config, two.path))) is not None
+    same_table = _same_id(one.path, two.path) and one.subset == two.subset
+    return same_table and not _splits(one.split).isdisjoint(_splits(two.split))
+
+
+def _same_id(one: str, other: str) -> bool:
+    """The hub does not tell capital from small letters."""
+    return one.lower() == other.lower()
+
+
+def _splits(expression: str) -> set[str]:
+    """The splits in an expression of `datasets`: "train[:50%]+test" -> {"train", "test"}."""
+    return {part.partition("[")[0].strip() for part in expression.split("+")}
+
+
+def _has_test(expression: str) -> bool:
+    return any("test" in split or split == "all" for split in _splits(expression))
 
 
 def _files(local: Path | None) -> list[Path]:
@@ -149,16 +194,22 @@ def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
             continue
         wrong = catalogue.problems(info, params)
         yield from (((*loc, key), message) for key, message in wrong)
-        known = [*config.data] if "past" in info.parameters else [*config.data, PAST]
-        sources = {key: value for key, value in params.items() if key == "from" or key.endswith("_from")}
-        for key in sources.keys() - {key for key, _ in wrong}:
-            yield from _unknown_sources(name, key, sources[key], known)
+        mistyped = {key for key, _ in wrong}
+        for key, value in params.items():
+            if (key == "from" or key.endswith("_from")) and key not in mistyped:
+                yield from _unusable_sources(config, info, key, value)
 
 
-def _unknown_sources(strategy: str, key: str, value: object, known: Sequence[str]) -> Iterator[Problem]:
-    """Names that are no source; `known` has "past" unless the strategy has a parameter of that name instead."""
+def _unusable_sources(config: ExperimentConfig, info: StrategyInfo, key: str, value: object) -> Iterator[Problem]:
+    """Names in a strategy's list that are no source or for the base only; "past" needs a strategy with a `memory`."""
+    known = [*config.data, PAST] if "memory" in info.parameters or not info.complete else [*config.data]
     for index, source in enumerate(value if isinstance(value, list) else [value]):
-        if not isinstance(source, str) or source in known:
+        at, named = ("strategy", info.name, key, index), f"strategy '{info.name}': {key}"
+        if not isinstance(source, str):
             continue
-        hint = "; write `past: true` instead" if source == PAST else did_you_mean(source, known)
-        yield ("strategy", strategy, key, index), f"strategy '{strategy}': {key}: no source '{source}' in data{hint}"
+        if source not in known:
+            asks_for_past = source == PAST and PAST in info.parameters
+            hint = "; write `past: true` instead" if asks_for_past else did_you_mean(source, known)
+            yield at, f"{named}: no source '{source}' in data{hint}"
+        elif source in config.data and config.data[source].base_only:
+            yield at, f"{named}: {BASE_ONLY.format(source)}"

@@ -16,6 +16,7 @@ import yaml
 from clmed.complaints import Loc, Places, did_you_mean
 from clmed.errors import UserError
 
+DEEPEST = 100  # levels of nesting; what reads or writes the configuration goes down by recursion
 COMMAND_LINE = "command line"
 
 
@@ -90,7 +91,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Tree:
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise UserError(f"{place}: extends must be the name of a file or a list of names")
     under = Tree(data={}, places={})
-    for parent in (Path(os.path.normpath(path.parent / name)) for name in parents):
+    for parent in (Path(os.path.normpath(path.parent / os.path.expanduser(name))) for name in parents):
         above_parent = (*above, path)
         if parent.resolve() in [file.resolve() for file in above_parent]:
             circle = " -> ".join(str(file) for file in (*above_parent, parent))
@@ -108,6 +109,8 @@ def _parse(text: str, place: Callable[[int], str]) -> Tree:
         loader = _Loader(text)
         node = loader.get_single_node()
         data = None if node is None else _build(loader, node, (), places, place, above=())
+    except RecursionError:
+        raise UserError(f"{place(0)}: malformed YAML: nested too deeply") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
         raise UserError(f"{place(line)}: malformed YAML: {error.reason}") from None
@@ -130,6 +133,8 @@ def _build(
     here = place(node.start_mark.line)
     if any(node is other for other in above):
         raise UserError(f"{here}: malformed YAML: an alias that contains itself")
+    if len(above) == DEEPEST:
+        raise UserError(f"{here}: malformed YAML: nested too deeply")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         items = []

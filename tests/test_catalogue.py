@@ -49,6 +49,10 @@ def mine(tmp_path: Path) -> str:
     return f"{tmp_path}/mine.py"
 
 
+def complaints(name: str, params: dict[str, Any]) -> list[str]:
+    return [message for _, message in catalogue.problems(catalogue.find(name), params)]
+
+
 def refusal(call: Callable[..., Any], *arguments: Any) -> str:
     with pytest.raises(UserError) as caught:
         call(*arguments)
@@ -71,7 +75,7 @@ def test_a_class_is_read_without_being_imported(mine: str) -> None:
 def test_a_class_without_init_has_no_parameters(mine: str) -> None:
     info = catalogue.find(f"{mine}:Bare")
     assert (info.parameters, info.summary, info.source) == ({}, "", "")
-    assert refusal(catalogue.check_parameters, info.name, {"a": 1}).endswith("has no parameter 'a' (it has none)")
+    assert complaints(info.name, {"a": 1}) == [f"strategy '{info.name}' has no parameter 'a' (it has none)"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_a_class_without_init_has_no_parameters(mine: str) -> None:
     ],
 )
 def test_parameters_that_fit(mine: str, params: dict[str, Any]) -> None:
-    catalogue.check_parameters(f"{mine}:Mine", {"from": ["general"], **params})
+    assert complaints(f"{mine}:Mine", {"from": ["general"], **params}) == []
 
 
 @pytest.mark.parametrize(
@@ -107,13 +111,97 @@ def test_parameters_that_fit(mine: str, params: dict[str, Any]) -> None:
     ],
 )
 def test_parameters_that_do_not_fit(mine: str, params: dict[str, Any], message: str) -> None:
-    assert message in refusal(catalogue.check_parameters, f"{mine}:Mine", {"from": ["general"], **params})
+    (told,) = complaints(f"{mine}:Mine", {"from": ["general"], **params})
+    assert message in told
 
 
 def test_all_mistakes_are_told_at_once(mine: str) -> None:
-    told = refusal(catalogue.check_parameters, f"{mine}:Mine", {"a": 1, "past": "x"})
-    assert len(told.splitlines()) == 3
-    assert "needs the parameter 'from' (list[str])" in told
+    told = complaints(f"{mine}:Mine", {"a": 1, "past": "x"})
+    assert len(told) == 3
+    assert told[-1].endswith("needs the parameter 'from' (list[str])")
+
+
+INHERITING = """
+from dataclasses import dataclass
+import clmed.strategies.replay as rehearsal
+import no_such_module
+from clmed.strategies import ewc
+from clmed.strategies.ewc import EWC
+from clmed.strategies.naive import Naive
+from clmed.strategy import Strategy
+from no_such_module import Gone
+from avalanche.training.plugins import ReplayPlugin
+from loop import Circle
+
+class Direct(EWC): ...
+class Twice(Direct): "No parameters of its own."
+class Dotted(ewc.EWC): ...
+class Renamed(rehearsal.Replay): ...
+class Mixin(Strategy): ...
+class Mixed(Mixin, EWC): ...
+class Own(EWC):
+    def __init__(self, *, mine: int): ...
+class Deeper(Own): ...
+class Plain(Naive): ...
+class EWC(EWC): ...
+class Passing(EWC):
+    def __init__(self, *, mine: int, **rest): ...
+class Missing(Gone): ...
+class Computed(no_such_module.make(1)): ...
+class Undefined(Nowhere): ...
+class Itself(Itself): ...
+class Round(Circle): ...
+class Foreign(ReplayPlugin): ...
+@dataclass
+class Data(Strategy):
+    ratio: float = 0.5
+"""
+UNKNOWN: tuple[list[str], bool] = ([], False)
+
+
+def test_parameters_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heirs.py").write_text(INHERITING)
+    (tmp_path / "loop.py").write_text("from loop import Circle\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    of_ewc, of_replay = ((list(catalogue.find(name).parameters), True) for name in ("ewc", "replay"))
+    expected = {
+        **dict.fromkeys(["Direct", "Twice", "Dotted", "Mixed", "EWC"], of_ewc),
+        "Renamed": of_replay,
+        **dict.fromkeys(["Own", "Deeper"], (["mine"], True)),
+        **dict.fromkeys(["Mixin", "Plain"], ([], True)),
+        "Passing": (["mine"], False),
+        **dict.fromkeys(["Missing", "Computed", "Undefined", "Itself", "Round", "Foreign", "Data"], UNKNOWN),
+    }
+    found = {name: catalogue.find(f"{tmp_path}/heirs.py:{name}") for name in expected}
+    assert {name: (list(info.parameters), info.complete) for name, info in found.items()} == expected
+    assert complaints(f"{tmp_path}/heirs.py:Missing", {"anything": 1}) == []
+    assert "'strenth'; did you mean 'strength'?" in complaints(f"{tmp_path}/heirs.py:Mixed", {"strenth": 1})[0]
+    assert "needs the parameter 'mine'" in complaints(f"{tmp_path}/heirs.py:Passing", {"strength": 1})[0]
+
+
+def test_python_inherits_the_same(tmp_path: Path) -> None:
+    """The rules for several bases, against Python's own answer; bases of a package, over relative imports."""
+    package = tmp_path / "family"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .old import Root as Ancestor\n")
+    (package / "old.py").write_text("class Root:\n    def __init__(self, *, root=1): ...\n")
+    (package / "young.py").write_text(
+        "from . import old\nfrom family import Ancestor\nfrom .old import Root\n"
+        "class Left(Ancestor): ...\n"
+        "class Right(old.Root):\n    def __init__(self, *, right=1): ...\n"
+        "class Both(Left, Right): ...\n"
+    )
+    (tmp_path / "user.py").write_text("from family.young import *\nfrom family.young import Both, Left\n")
+    (tmp_path / "mine.py").write_text("from user import Both, Left\nclass A(Both): ...\nclass B(Left): ...\n")
+    code = (
+        f"import inspect, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from clmed import catalogue\n"
+        f"read = [list(catalogue.find({str(tmp_path / 'mine.py')!r} + ':' + name).parameters) for name in 'AB']\n"
+        "assert 'family' not in sys.modules\n"
+        "import mine\n"
+        "assert read == [[*inspect.signature(each).parameters] for each in (mine.A, mine.B)] == [['right'], ['root']]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def document_texts(name: str, source: SourceConfig, local: Path | None, part: Pa
 def source_fingerprint(source: SourceConfig, local: Path | None) -> str:
     """16 hex digits for the content of a source and how it is read, this code included; not for where its file lies."""
     content = [local.suffix, _digest(local)] if local else [sources.load_hub(source)._fingerprint]
-    settings = source.model_dump(mode="json", exclude={"path", "subset", "split"})
+    settings = source.model_dump(mode="json", exclude={"path", "subset", "split", "base_only"})
     code = [Path(module.__file__ or "").read_bytes() for module in (exams, formats, packing, sources, templates)]
     code.append(Path(__file__).read_bytes())
     return fingerprint([content, settings, hashlib.sha256(b"".join(code)).hexdigest()])
