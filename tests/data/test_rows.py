@@ -251,7 +251,7 @@ print(*peaks)
 
 @pytest.mark.parametrize("form", ["text", "qa"])
 def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, form):
-    """Four times the corpus (30 to 60 MB more of rows, and as much of documents) needs no more than 12 MB more."""
+    """Four times the corpus (30 to 60 MB more of rows, and as much of documents) needs no more than 20 MB more."""
     tokenizer.save_pretrained(tmp_path)
     every = make_texts(60_000)
     write_jsonl(tmp_path / "small.jsonl", every[:15_000])
@@ -260,7 +260,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, form):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     small, large = map(float, done.stdout.split())
-    assert large - small < 12, (small, large)
+    assert large - small < 20, (small, large)
 
 
 ALL = {"fisher": 0.0, "heldout": 0.0}
