@@ -101,3 +101,8 @@ def process(folder: Path, *command: str) -> Done:
 def files(folder: Path) -> dict[str, bytes]:
     """Every file under `folder`, hidden ones too, by its path."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def checkpoint_files(*names: str) -> set[str]:
+    """What checkpoints of one process consist of, by their paths in the run directory."""
+    return {f"checkpoints/{name}/{file}" for name in names for file in ("manifest.json", ".metadata", "__0_0.distcp")}

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, modeling_utils
 
 from clmed.results.rundir import RunDirectory
-from tests.command import Done, files, in_process, write_tiny
+from tests.command import Done, checkpoint_files, files, in_process, write_tiny
 
 MODEL_FILES = {
     *(f"{name}.json" for name in ("config", "generation_config", "tokenizer", "tokenizer_config")),
@@ -60,9 +60,11 @@ def _is_interrupted(run: Path) -> None:
     """The run directory says so, and what it holds is whole."""
     directory = RunDirectory.open(run)
     assert (directory.status()["state"], directory.status()["reason"]) == ("stopped", "interrupted")
-    assert {name.split("/")[0] for name in files(run)} == {
+    assert {name.split("/")[0] for name in files(run)} - {"checkpoints"} == {
         *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
     }
+    assert all((checkpoint / "manifest.json").exists() for checkpoint in directory.checkpoints.glob("*"))
+    assert not list(directory.checkpoints.glob(".*"))
     assert directory.training() and {row["point"] for row in directory.results()} >= {0}
     assert "interrupted; what was trained and measured so far is in" in directory.log.read_text()
 
@@ -112,23 +114,31 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(tiny: str, capfd: 
     assert (status["state"], status["reason"]) == ("stopped", done.err.strip())
     assert done.err.strip() in run.log.read_text()
     assert not run.model.exists()
-    assert files(run.checkpoints).keys() == {f"last-good/{name}" for name in MODEL_FILES}
+    pretrained = len(run.training()) - len(steps)
+    assert {name for name in files(run.path) if name.startswith("checkpoints/")} == {
+        *(f"checkpoints/last-good/{name}" for name in MODEL_FILES),
+        *checkpoint_files(f"{pretrained:08d}-1"),
+    }
     weights = AutoModelForCausalLM.from_pretrained(run.checkpoints / "last-good").state_dict()
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """small_disk(kilobytes) -> a folder on a file system of that size, where this user may mount one."""
+    """small_disk(kilobytes) -> a folder on a file system of that size, where this user may mount one.
+
+    Called again it makes the file system larger.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = []
+    mounted: list[Path] = []
 
     def mount(kilobytes: int) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "clmed-test", str(folder)]
+        options = f"size={kilobytes}k" + (",remount" if mounted else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "clmed-test", str(folder)]
         if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
             pytest.skip("a small file system can only be mounted by root")
-        mounted.append(folder)
+        mounted[:] = [folder]
         return folder
 
     yield mount
@@ -136,22 +146,48 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(each)], check=True)
 
 
-@pytest.mark.parametrize(("kilobytes", "trained"), [(24, False), (160, True)])
+@pytest.mark.parametrize(
+    ("kilobytes", "culprit", "ended", "going_on"),
+    [
+        (24, "/answers/0", 0, ""),  # the results of the base
+        (240, "/checkpoints/00000006-1", 1, "starts again"),
+        (500, "/checkpoints/00000009-2", 2, "goes on from 00000006-1"),
+        (740, "", 2, ""),  # the model
+    ],
+)
 def test_a_full_disk(
-    tiny: str, capfd: pytest.CaptureFixture[str], small_disk: Callable[[int], Path], kilobytes: int, trained: bool
+    tiny: str,
+    capfd: pytest.CaptureFixture[str],
+    small_disk: Callable[[int], Path],
+    kilobytes: int,
+    culprit: str,
+    ended: int,
+    going_on: str,
 ) -> None:
-    """It fills up with the results, or only when the model (190 kB) is saved."""
+    """Whatever it is that no longer fits (checkpoints have 280 kB, the model 200); with more space the run goes on."""
     folder = small_disk(kilobytes) / "run"
-    in_process(capfd, "run", tiny, "-o", str(folder)).is_mistake(str(folder), "the disk is full")
+    done = in_process(capfd, "run", tiny, "-o", str(folder))
+    done.is_mistake(f"{folder}{culprit}: the disk is full", going_on)
+    assert done.err.count("\n") == 1, "torch.distributed.checkpoint has its say, too"
     run = RunDirectory.open(folder)
-    assert {row["experience"] for row in run.training()} == ({"pretraining", "finetuning"} if trained else set())
-    assert {name.split("/")[0] for name in files(folder)} <= {
+    assert {row["experience"] for row in run.training()} == set(["pretraining", "finetuning"][:ended])
+    checkpoints = [name for name in ("00000006-1", "00000009-2")[:ended] if name not in culprit]
+    written = files(folder).keys()
+    assert {name for name in written if name.startswith("checkpoints/")} == checkpoint_files(*checkpoints)
+    assert {name.split("/")[0] for name in written} - {"checkpoints"} <= {
         *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
     }
-    if trained:  # what was half-written is gone, so that there is room again to say why
-        assert run.status()["state"] == "stopped" and "the disk is full" in run.status()["reason"]
-    else:
+    if not ended:
         assert run.status()["state"] != "complete"
+        return
+    # What was half-written is gone, so that there is room again to say why.
+    assert run.status() == {**run.status(), "state": "stopped", "reason": done.err.strip()}
+
+    small_disk(4000)
+    done = in_process(capfd, "run", tiny, "-o", str(folder))
+    assert done.code == 0 and ("going on from" in done.out) == bool(checkpoints)
+    assert run.status()["state"] == "complete" and {row["point"] for row in run.results()} == {0, 1, 2, 3}
+    assert [row["step"] for row in run.training()] == [1, 2, 3, 4, 5, 6, 1, 2, 3]
 
 
 def test_a_full_disk_for_the_model_anywhere(
@@ -174,7 +210,7 @@ def test_a_disk_that_is_full_when_the_figures_are_drawn(
     tiny: str, capfd: pytest.CaptureFixture[str], small_disk: Callable[[int], Path]
 ) -> None:
     """The run is whole without them; no half of a figure is left."""
-    folder = small_disk(400) / "run"
+    folder = small_disk(900) / "run"
     in_process(capfd, "run", tiny, "-o", str(folder)).is_mistake(f"{folder}/figures", "the disk is full")
     assert RunDirectory.open(folder).status()["state"] == "complete"
     assert not {name for name in files(folder) if name.startswith("figures/")}

@@ -14,7 +14,9 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,17 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor
+from torch.futures import Future
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from clmed.errors import UserError
+from clmed.results.rundir import disk_errors
 from clmed.shards import local
 
 MANIFEST = "manifest.json"
@@ -52,22 +60,36 @@ class Checkpoints:
         self.folder, self.main, self.keep = folder, main, keep
 
     def save(self, name: str, tensors: dict[str, Any], values: Mapping[str, Any]) -> None:
-        """Write a checkpoint: tensors (nested, DTensors or plain) by torch.distributed.checkpoint, values as JSON."""
+        """Write a checkpoint: tensors (nested, DTensors or plain) by torch.distributed.checkpoint, values as JSON.
+
+        Raises UserError, on all ranks, when the files of any rank cannot be written; nothing is left of them then, and
+        the checkpoints before stay as they are.
+        """
         partial = self.folder / f".{name}.partial"
-        if self.main:
-            shutil.rmtree(partial, ignore_errors=True)
+
+        def make_room() -> None:
+            for stale in self.folder.glob(".*.partial"):  # of a killed run
+                shutil.rmtree(stale, ignore_errors=True)
             partial.mkdir(parents=True)
-        _barrier()
-        dcp.save(tensors, checkpoint_id=partial, no_dist=not dist.is_initialized())
-        _barrier()
-        if self.main:
+
+        def finish() -> None:
             files = {path.name: [path.stat().st_size, _digest(path)] for path in sorted(partial.iterdir())}
             (partial / MANIFEST).write_text(json.dumps({"files": files, "values": values}))
             shutil.rmtree(self.folder / name, ignore_errors=True)
             partial.rename(self.folder / name)
+
+        try:
+            self._on_main(make_room)
+            _write(tensors, partial)  # returns, or raises, on all ranks when all have written
+            self._on_main(finish)
+        except OSError as error:
+            raise self._plainly(error, self.folder / name) from error
+        finally:
+            if self.main:
+                shutil.rmtree(partial, ignore_errors=True)  # with room again for the status that tells why
+        if self.main:
             for old in self._all()[self.keep :]:
-                shutil.rmtree(old)
-        _barrier()
+                shutil.rmtree(old, ignore_errors=True)  # what stays is tried again after the next one
 
     def latest(self) -> Found | None:
         """The newest checkpoint that is as it was written; None if there is none."""
@@ -83,10 +105,68 @@ class Checkpoints:
             dist.broadcast_object_list(found, src=0)
         return found[0]
 
+    def _on_main(self, work: Callable[[], None]) -> None:
+        """Do it on the main rank while the others wait; its OSError is raised on all."""
+        failed: list[OSError | None] = [None]
+        if self.main:
+            try:
+                work()
+            except OSError as error:
+                failed = [error]
+        if dist.is_initialized():
+            dist.broadcast_object_list(failed, src=0)
+        if failed[0] is not None:
+            raise failed[0]
+
+    def _plainly(self, error: OSError, path: Path) -> UserError:
+        """Why the checkpoint `path` could not be written, and from where the run can go on."""
+        try:
+            with disk_errors(path):
+                raise error
+        except UserError as known:
+            reason = str(known)
+        except OSError:
+            reason = f"{path} cannot be written ({error.strerror or error})."
+        before = self._all()
+        whence = f"goes on from {before[0].name}, which is intact" if before else "starts again: none came before it"
+        return UserError(f"{reason} When that is mended, the same command {whence}.")
+
     def _all(self) -> list[Path]:
         """Newest first; the names begin with a number that rises."""
         visible = [path for path in self.folder.glob("*") if path.is_dir() and (path / MANIFEST).exists()]
         return sorted(visible, key=lambda path: path.name, reverse=True)
+
+
+class _Writer(dcp.FileSystemWriter):
+    """Tells the system's errors as such: those that torch.save hides would lose their cause between the ranks."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:  # "unexpected pos" is all that torch.save says of a full disk
+            if isinstance(error.__context__, OSError | KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
+
+
+def _write(tensors: dict[str, Any], folder: Path) -> None:
+    """dcp.save; the OSError or the Ctrl-C of any rank is raised on all."""
+    try:
+        with _single_process_is_fine():
+            dcp.save(tensors, storage_writer=_Writer(folder), no_dist=not dist.is_initialized())
+    except CheckpointException as error:
+        for failure, _trace in error.failures.values():
+            if isinstance(failure, OSError | KeyboardInterrupt):
+                raise failure from None
+        raise
+
+
+@contextmanager
+def _single_process_is_fine() -> Iterator[None]:
+    """torch.distributed.checkpoint warns of it at every call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
 
 
 def collect(
@@ -121,7 +201,8 @@ def restore(path: Path, model: PreTrainedModel, optimizer: Optimizer | None, val
         tensors["random"] = {str(_rank()): torch.get_rng_state()}
         if torch.cuda.is_available() and f"random.{_rank()}.cuda" in known:
             tensors["random"][f"{_rank()}.cuda"] = torch.cuda.get_rng_state()
-    dcp.load(tensors, checkpoint_id=path, no_dist=not dist.is_initialized())
+    with _single_process_is_fine():
+        dcp.load(tensors, checkpoint_id=path, no_dist=not dist.is_initialized())
     set_state_dict(
         model,
         optimizer if optimizer is not None else [],
@@ -196,8 +277,3 @@ def _digest(path: Path) -> str:
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
