@@ -73,7 +73,6 @@ def _run(
 ) -> None:
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
-    torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
     strategies = make_strategies(config)
     with voice.status("reading and tokenising"):
         tokenizer = load_tokenizer(config)
@@ -106,7 +105,7 @@ def _run(
         voice.say("making the base model (once; it is kept for all runs with this configuration)")
         model = load_base(config, world, tokenizer, watchers=[bar])
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
-    checkpoints = Checkpoints(directory.checkpoints, main=world.main, keep=config.training.checkpoints_kept)
+    checkpoints = Checkpoints(directory.checkpoints, world=world, keep=config.training.checkpoints_kept)
     trainer = ContinualTrainer(
         model=model,
         world=world,
@@ -122,6 +121,7 @@ def _run(
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
     found = checkpoints.latest() if going_on else None
     with _recorded(config, world, directory, overwrite or going_on, found, voice), _asked_to_stop(trainer):
+        torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
         try:
             trainer.train(scenario.streams["train"], found=found)
         except DivergedError as error:

@@ -76,13 +76,17 @@ class RunDirectory:
     def refuse_if_taken(self, config_yaml: str, overwrite: bool = False) -> None:
         """Raise UserError when a new run must not go here; nothing is changed.
 
-        That is when there is a run (complete, of another configuration or still going) and `overwrite` is false; and
-        always when there are files but no run. An unfinished run of the same configuration may go on.
+        That is when there is a run (complete or of another configuration) and `overwrite` is false; and always when
+        that run is still going, or there are files but no run. An unfinished run of the same configuration may go on.
         """
         with disk_errors(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file, not a folder for a run; give another folder with --output.")
             if is_run(self.path):
+                if _is_alive(status := self.status()):
+                    raise UserError(
+                        f"{self.path} holds a run that is still going (process {status['pid']}); stop it first."
+                    )
                 if not overwrite and not self.may_go_on(config_yaml):
                     raise UserError(self._why_taken(yaml.safe_load(config_yaml)))
             elif others := _visible_files(self.path):
@@ -199,12 +203,7 @@ class RunDirectory:
                 f"{self.path} holds a run of another configuration: {_some(changes, separator='; ')}. Give another "
                 "folder with --output or another `name`; --overwrite deletes the old run."
             )
-        status = self.status()
-        if status["state"] == "complete":
-            return f"{self.path} holds this very run, complete: nothing to do; --overwrite starts again."
-        reason = f" ({status['reason']})" if status.get("reason") else ""
-        how = f"was stopped{reason}" if status["state"] == "stopped" else f"is still running (process {status['pid']})"
-        return f"{self.path} holds this very run, unfinished: it {how}; --overwrite deletes it and starts again."
+        return f"{self.path} holds this very run, complete: nothing to do; --overwrite starts again."
 
     def _clear(self) -> None:
         for name in RUN_FILES:
@@ -319,16 +318,17 @@ def _running() -> dict[str, Any]:
 
 
 def _is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that does a run is still there; one on another machine is taken to be gone."""
-    if status["state"] != "running" or status.get("host") != socket.gethostname():
+    """Whether the process that does a run is still there (a clmed of its number, as numbers come again).
+
+    One on another machine is taken to be gone.
+    """
+    here = status["state"] == "running" and status.get("host") == socket.gethostname()
+    if not here or status["pid"] == os.getpid():
         return False
     try:
-        os.kill(int(status["pid"]), 0)
-    except ProcessLookupError:
+        return b"clmed" in Path(f"/proc/{status['pid']}/cmdline").read_bytes()
+    except OSError:
         return False
-    except PermissionError:  # there, and somebody else's
-        return True
-    return int(status["pid"]) != os.getpid()
 
 
 def _line(row: Mapping[str, Any]) -> str:

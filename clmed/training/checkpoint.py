@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from transformers import PreTrainedModel
 from clmed.errors import UserError
 from clmed.results.rundir import disk_errors
 from clmed.shards import local
+from clmed.training.sharding import World, on_first_rank
 
 MANIFEST = "manifest.json"
 TENSOR = "$tensor"  # marks, in a strategy's values, the place of a tensor
@@ -55,9 +56,9 @@ class Found:
 class Checkpoints:
     """The checkpoints in one folder; the newest `keep` stay. All ranks call the same methods."""
 
-    def __init__(self, folder: Path, *, main: bool, keep: int = 2) -> None:
-        """main: whether this rank names, checks and removes."""
-        self.folder, self.main, self.keep = folder, main, keep
+    def __init__(self, folder: Path, *, world: World, keep: int = 2) -> None:
+        """The first rank of `world` names, checks and removes; each writes its own shards."""
+        self.folder, self.world, self.keep = folder, world, keep
 
     def save(self, name: str, tensors: dict[str, Any], values: Mapping[str, Any]) -> None:
         """Write a checkpoint: tensors (nested, DTensors or plain) by torch.distributed.checkpoint, values as JSON.
@@ -79,44 +80,31 @@ class Checkpoints:
             partial.rename(self.folder / name)
 
         try:
-            self._on_main(make_room)
+            on_first_rank(self.world, make_room)
             _write(tensors, partial)  # returns, or raises, on all ranks when all have written
-            self._on_main(finish)
+            on_first_rank(self.world, finish)
         except OSError as error:
             raise self._plainly(error, self.folder / name) from error
         finally:
-            if self.main:
+            if self.world.main:
                 shutil.rmtree(partial, ignore_errors=True)  # with room again for the status that tells why
-        if self.main:
+        if self.world.main:
             for old in self._all()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)  # what stays is tried again after the next one
 
     def latest(self) -> Found | None:
         """The newest checkpoint that is as it was written; None if there is none."""
         found: list[Found | None] = [None]
-        if self.main:
+        if self.world.main:
             for path in self._all():
                 if problem := _damage(path):
                     log.warning("checkpoint %s is damaged (%s): going back to the one before it", path, problem)
                     continue
                 found = [Found(path, json.loads((path / MANIFEST).read_text())["values"])]
                 break
-        if dist.is_initialized():
+        if self.world.mesh is not None:
             dist.broadcast_object_list(found, src=0)
         return found[0]
-
-    def _on_main(self, work: Callable[[], None]) -> None:
-        """Do it on the main rank while the others wait; its OSError is raised on all."""
-        failed: list[OSError | None] = [None]
-        if self.main:
-            try:
-                work()
-            except OSError as error:
-                failed = [error]
-        if dist.is_initialized():
-            dist.broadcast_object_list(failed, src=0)
-        if failed[0] is not None:
-            raise failed[0]
 
     def _plainly(self, error: OSError, path: Path) -> UserError:
         """Why the checkpoint `path` could not be written, and from where the run can go on."""

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from clmed.training.sharding import World
+from clmed.training.sharding import World, on_first_rank
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, world: World) -> None:
     """Write `model` and `tokenizer` so that `AutoModelForCausalLM.from_pretrained(folder)` loads them.
 
     Every rank of `world` must call it; its first writes, into a temporary folder that is renamed when it is whole.
-    Raises OSError if it cannot be written, and leaves nothing of it.
+    Raises OSError, on all ranks, if it cannot be written, and leaves nothing of it.
     """
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if world.main:
+
+    def write() -> None:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -32,8 +32,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    if world.mesh is not None:
-        dist.barrier()
+
+    on_first_rank(world, write)
 
 
 @contextmanager

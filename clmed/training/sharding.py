@@ -1,6 +1,7 @@
 """Processes and shards: who we are among the ranks, and a model made into FSDP2 shards, on CUDA and CPU alike."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -78,6 +79,20 @@ def first_rank_says(world: World, answer: bool) -> bool:
     if world.mesh is not None:
         dist.broadcast_object_list(answers, src=0)
     return answers[0]
+
+
+def on_first_rank(world: World, work: Callable[[], None]) -> None:
+    """Do it on the first rank while the others wait; an OSError of it is raised on all, so that none waits for ever."""
+    failed: list[OSError | None] = [None]
+    if world.main:
+        try:
+            work()
+        except OSError as error:
+            failed = [error]
+    if world.mesh is not None:
+        dist.broadcast_object_list(failed, src=0)
+    if failed[0] is not None:
+        raise failed[0]
 
 
 def set_threads(asked: int | None, processes: int) -> None:

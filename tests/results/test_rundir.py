@@ -5,6 +5,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,13 @@ def test_damage_in_the_middle_is_an_error_with_its_line(run):
 
 
 def test_the_same_run_again_is_refused_unless_it_may_go_on(run):
-    with subprocess.Popen(["sleep", "60"]) as alive:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "clmed"]) as alive:
         status = json.loads((run.path / "status.json").read_text())
         (run.path / "status.json").write_text(json.dumps(status | {"pid": alive.pid}))
         assert not run.may_go_on(CONFIG)
-        with pytest.raises(UserError, match=rf"still running \(process {alive.pid}\).*--overwrite"):
-            run.refuse_if_taken(CONFIG)
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=rf"still going \(process {alive.pid}\)"):
+                run.refuse_if_taken(CONFIG, overwrite)
         alive.kill()
     run.refuse_if_taken(CONFIG)  # killed
     run.set_status("stopped", "the loss is not finite")

@@ -46,7 +46,7 @@ class PowerCutError(Exception):
 
 
 def trainer_in(folder, strategy, world, tokenizer, make_model):
-    checkpoints = Checkpoints(folder, main=world.main)
+    checkpoints = Checkpoints(folder, world=world)
     config = small_config(strategy)
     trainer = make_trainer(config, make_model(1), tokenizer, world, checkpoints=checkpoints, save_every=SAVE_EVERY)
     return trainer, checkpoints

@@ -25,7 +25,7 @@ ALONE = World()
 
 
 def save(folder: Path, name: str, world: World = ALONE) -> None:
-    Checkpoints(folder, main=world.main).save(name, {f"rank{world.rank}": torch.arange(SIZE)}, VALUES)
+    Checkpoints(folder, world=world).save(name, {f"rank{world.rank}": torch.arange(SIZE)}, VALUES)
 
 
 def fails(error: BaseException) -> Callable[..., Any]:
@@ -93,7 +93,7 @@ FULL: list[Full] = [
 
 def assert_only_the_first_is_left(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["00000001-0"]
-    found = Checkpoints(folder, main=True).latest()
+    found = Checkpoints(folder, world=World()).latest()
     assert found is not None and found.path.name == "00000001-0" and found.values == VALUES
 
 
