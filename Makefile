@@ -46,7 +46,7 @@ wheel: setup  ## build dist/*.whl
 	rm -rf dist build
 	$(BIN)/python -m build --wheel --outdir dist .
 
-miniworld-table: setup  ## the table of docs/results/miniworld.md: 5 strategies x 3 seeds (about 25 minutes)
+miniworld-table: setup  ## the table of docs/results/miniworld.md: 5 strategies x 3 seeds (11 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/miniworld.py
 
 clean:  ## remove what was built (not the environment, not runs)
