@@ -40,7 +40,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "ewc": {"ewc": {"fisher_from": GENERAL}},
 }
 SHAPE = ["model.build.hidden_size=256", "model.build.layers=6", "model.build.intermediate_size=688"]
-SIZES = ["stream.0.tokens=60k", "stream.0.measure_at=[]", "training.micro_batch_size=8"]
+SIZES = ["stream.0.tokens=12k", "stream.0.measure_at=[]", "training.micro_batch_size=8"]
 
 
 def main() -> None:
