@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from clmed import catalogue
 from clmed.config import ExperimentConfig, resolve
 from clmed.data.corpus import Corpus
 from clmed.evaluation.evaluator import Scores, make_benchmarks
+from clmed.experiment import make_strategies
 from clmed.stream import make_scenario
 from clmed.training.sharding import World, shard
 from clmed.training.trainer import ContinualTrainer
@@ -55,7 +54,7 @@ def small_config(strategy: dict[str, Any], **changes: Any) -> ExperimentConfig:
 def make_trainer(config: ExperimentConfig, model: Any, tokenizer: Any, world: World, **extra: Any) -> ContinualTrainer:
     """The trainer of a configuration, and its stream as `trainer.stream`."""
     corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
-    strategies = [catalogue.load(name)(**catalogue.arguments(given)) for name, given in config.strategy.items()]
+    strategies = make_strategies(config)
     benchmarks = make_benchmarks(
         config.evaluation,
         path_of=lambda path: resolve(config, path),
@@ -129,9 +128,3 @@ def _rank(rank: int, ranks: int, port: int, work: Callable[[World], Any], result
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
-
-
-def write_yaml(path: Path, content: Any) -> Path:
-    """A YAML file."""
-    path.write_text(yaml.safe_dump(content, allow_unicode=True))
-    return path

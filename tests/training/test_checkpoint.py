@@ -93,7 +93,7 @@ def assert_same(one, other, exactly=True):
 CUTS = {
     "in a step": [("before_update", 5)],
     "twice, in the second experience": [("after_backward", 8), ("before_update", 5)],
-    "in the base's successor's Fisher": [("after_training_exp", 1)],
+    "when an experience ends, before its Fisher": [("after_training_exp", 1)],
     "in a measurement": [("before_eval_exp", 5)],
 }
 
