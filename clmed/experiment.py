@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -120,7 +121,7 @@ def _run(
     )
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
     found = checkpoints.latest() if going_on else None
-    with _recorded(config, world, directory, overwrite or going_on, found, voice), _asked_to_stop(trainer):
+    with _asked_to_stop(trainer), _recorded(config, world, directory, overwrite or going_on, found, voice):
         torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
         try:
             trainer.train(scenario.streams["train"], found=found)
@@ -137,17 +138,30 @@ def _run(
 
 @contextmanager
 def _asked_to_stop(trainer: ContinualTrainer) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop."""
+    """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop.
+
+    On several ranks the first Ctrl-C is the last signal that counts: torchrun passes it on once more, and then SIGTERM,
+    which would cut short what the ranks still have to write.
+    """
 
     def ask(*_: object) -> None:
         trainer.stop_asked = True
 
-    before = {which: signal.signal(which, ask) for which in (signal.SIGTERM, signal.SIGUSR1)}
+    def interrupt(*_: object) -> None:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGUSR1: ask}
+    if trainer.world.ranks > 1:
+        handlers[signal.SIGINT] = interrupt
+    before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
     try:
         yield
     finally:
         for which, handler in before.items():
-            signal.signal(which, handler)
+            if signal.getsignal(which) is not signal.SIG_IGN:
+                signal.signal(which, handler)
 
 
 @contextmanager

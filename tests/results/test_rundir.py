@@ -93,7 +93,9 @@ def test_damage_in_the_middle_is_an_error_with_its_line(run):
 
 
 def test_the_same_run_again_is_refused_unless_it_may_go_on(run):
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "clmed"]) as alive:
+    program = "print(flush=True); import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, "clmed"], stdout=subprocess.PIPE) as alive:
+        assert alive.stdout is not None and alive.stdout.readline()  # before that it may not have its name yet
         status = json.loads((run.path / "status.json").read_text())
         (run.path / "status.json").write_text(json.dumps(status | {"pid": alive.pid}))
         assert not run.may_go_on(CONFIG)

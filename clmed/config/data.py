@@ -1,0 +1,34 @@
+"""`data`: the sources by name."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from clmed.config.sections import Section, Share, only_defaults
+
+
+class SourceConfig(Section):
+    """Records of one file or hub data set; `heldout` and `fisher` are the shares of documents kept from training.
+
+    A source that is `base_only` may be named in `model.build` only: no strategy and no experience learns from it.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    format: Literal["text", "qa", "exam"]
+    subset: str | None = None
+    split: str = "train"
+    text: str = "text"
+    question: str = "question"
+    answer: str = "answer"
+    target: Literal["answer", "answer_then_explanation", "explanation_then_answer"] = "answer"
+    answer_as: Literal["letter", "text"] = "letter"
+    heldout: Share = 0.05
+    fisher: Share = 0.05
+    base_only: bool = False
+
+    @model_validator(mode="after")
+    def _shares(self) -> "SourceConfig":
+        if self.heldout + self.fisher >= 1:
+            raise ValueError("heldout and fisher together leave nothing to train on: their sum must be less than 1")
+        only_defaults(self, ("target", "answer_as"), self.format != "exam", "is for the format exam")
+        return self

@@ -1,0 +1,85 @@
+"""The whole file, and what must agree between its sections."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from clmed.complaints import InvalidSectionsError, Loc, Problem, did_you_mean, dotted
+from clmed.config.data import SourceConfig
+from clmed.config.evaluation import EvaluationConfig
+from clmed.config.model import ModelConfig
+from clmed.config.sections import Name, Section
+from clmed.config.stream import ExperienceConfig
+from clmed.config.training import TrainingConfig
+
+PAST = "past"  # what strategies call the rows of past experiences, so no source may
+BASE_ONLY = "'{}' is marked base_only: only the making of the base model may read it"
+
+
+def _strategies(value: Any) -> Any:
+    """`strategy:` and `ewc:` with nothing behind them are empty mappings."""
+    value = {} if value is None else value
+    return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class ExperimentConfig(Section):
+    """A whole run. No strategy at all means naive training, one experience after the other."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    data_root: Annotated[str, Field(min_length=1)] = "."
+    model: ModelConfig
+    data: dict[str, SourceConfig]
+    stream: list[ExperienceConfig] = Field(min_length=1)
+    strategy: Annotated[dict[str, dict[str, Any]], BeforeValidator(_strategies)] = {}
+    evaluation: EvaluationConfig
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "ExperimentConfig":
+        if found := list(_disagreements(self)):
+            raise InvalidSectionsError(found)
+        return self
+
+
+def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
+    """What is wrong between sections: names that are not there or there twice, and rows longer than the context."""
+
+    def unusable(loc: Loc, names: Sequence[str]) -> Iterator[Problem]:
+        for index, name in enumerate(names):
+            if name not in config.data:
+                yield (*loc, index), f"{dotted(loc)}: no source '{name}' in data{did_you_mean(name, config.data)}"
+            elif config.data[name].base_only and loc[0] != "model":
+                yield (*loc, index), f"{dotted(loc)}: {BASE_ONLY.format(name)}"
+
+    if PAST in config.data:
+        yield ("data", PAST), f"the name '{PAST}' means the data of past experiences: choose another"
+    for index, experience in enumerate(config.stream):
+        yield from unusable(("stream", index, "data"), experience.data)
+        if experience.name in [earlier.name for earlier in config.stream[:index]]:
+            yield ("stream", index, "name"), f"another experience has the name '{experience.name}' already"
+
+    labels: set[str] = set()
+    for role in ("gain", "retention"):
+        for index, benchmark in enumerate(getattr(config.evaluation, role)):
+            loc = ("evaluation", role, index)
+            source = benchmark.perplexity
+            if source is not None:
+                yield from unusable((*loc, "perplexity"), [source])
+                if source in config.data and not config.data[source].heldout:
+                    yield loc, f"perplexity of '{source}' needs held-out text, but data.{source}.heldout is 0"
+            if benchmark.label in labels:
+                yield loc, f"another benchmark has the name '{benchmark.label}' already: give this one a `name`"
+            labels.add(benchmark.label)
+
+    if (build := config.model.build) is not None:
+        made: Loc = ("model", "build")
+        yield from unusable((*made, "tokenizer_from"), build.tokenizer_from)
+        lengths: dict[Loc, int] = {("training", "sequence_length"): config.training.sequence_length}
+        if build.pretrain is not None:
+            yield from unusable((*made, "pretrain", "data"), build.pretrain.data)
+            lengths[*made, "pretrain", "sequence_length"] = build.pretrain.sequence_length
+        for at, length in lengths.items():
+            if length > build.context:
+                yield at, f"{dotted(at)} ({length}) is more than model.build.context ({build.context})"
