@@ -17,12 +17,10 @@ import torch.distributed as dist
 from avalanche.evaluation import PluginMetric
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates import BaseSGDTemplate
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -34,12 +32,12 @@ from clmed.data.rows import Part
 from clmed.errors import StoppedError, UserError
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
-from clmed.training.checkpoint import Checkpoints, Found, collect, restore
+from clmed.training import resume
+from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.loss import row_losses
+from clmed.training.optimizer import make_optimizer
 from clmed.training.schedule import learning_rate
 from clmed.training.sharding import World
-
-PLACE = ("index", "first_step", "point", "tokens", "all_tokens", "bytes", "flops", "train_seconds")
 
 
 class DivergedError(UserError):
@@ -89,7 +87,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False
         self.checkpoints, self.save_every = checkpoints, save_every
-        self.train_seconds, self._since = 0.0, time.perf_counter()  # without measurements
+        self.train_seconds, self.since = 0.0, time.perf_counter()  # without measurements
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
         self.stop_asked = self.stop_agreed = False
 
@@ -103,10 +101,10 @@ class ContinualTrainer(BaseSGDTemplate):
         stream = list(experiences)
         self.is_training, self._stop_training = True, False
         self.model.train()
-        self._since = time.perf_counter()
+        self.since = time.perf_counter()
         self._before_training(**kwargs)
         if found is not None:
-            self._go_on(stream, found)
+            resume.go_on(self, stream, found)
         elif self.benchmarks:
             self.measure(experience="base", final=True)
         for experience in stream[self.index :]:
@@ -118,57 +116,29 @@ class ContinualTrainer(BaseSGDTemplate):
             if self.benchmarks:
                 self.measure(experience=experience.name, final=True)
             self.index, self.first_step = self.index + 1, 0
-            self._save()
+            self.save()
         self._after_training(**kwargs)
         self._train_cleanup()
 
     def measure(self, *, experience: str, final: bool) -> None:
         """Measure every benchmark as measurement point `self.point`."""
-        self._count_seconds()
+        self.count_seconds()
         self.measured_experience, self.measured_final = experience, final
         for stream in self.benchmarks:
             self.eval(stream)
         self.point += 1
-        self._since = time.perf_counter()
+        self.since = time.perf_counter()
 
-    def _count_seconds(self) -> None:
+    def save(self) -> None:
+        """Save a checkpoint, where there is a place for it."""
+        if self.checkpoints is not None:
+            self.count_seconds()
+            resume.save(self, self.checkpoints)
+
+    def count_seconds(self) -> None:
+        """Bring `train_seconds` up to now."""
         now = time.perf_counter()
-        self.train_seconds, self._since = self.train_seconds + now - self._since, now
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def _save(self) -> None:
-        """Save everything from which the rest follows; between experiences the optimizer is not part of it."""
-        if self.checkpoints is None:
-            return
-        self._count_seconds()
-        states = [plugin.state_dict() for plugin in self.plugins if isinstance(plugin, Strategy)]
-        tensors, strategies = collect(self.model, self.optimizer if self.first_step else None, states)
-        place = {name: getattr(self, name) for name in PLACE}
-        clock = {name: value for name, value in vars(self.clock).items() if isinstance(value, int)}
-        name = f"{self.clock.train_iterations:08d}-{self.index}"
-        self.checkpoints.save(name, tensors, {"place": place, "clock": clock, "strategies": strategies})
-
-    def _go_on(self, stream: Sequence[Experience], found: Found) -> None:
-        """Return to a checkpoint: strategies get their state back instead of `before_training_exp`."""
-        for owner, kept in ((self, found.values["place"]), (self.clock, found.values["clock"])):
-            for name, value in kept.items():
-                setattr(owner, name, value)
-        if self.first_step:
-            self.experience = stream[self.index]
-            self.train_dataset_adaptation()
-            self.make_train_dataloader()
-            self.check_model_and_optimizer()
-            for plugin in self.plugins:
-                if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
-                    plugin.before_training_exp(self)
-        states = restore(
-            found.path, self.model, self.optimizer if self.first_step else None, found.values["strategies"]
-        )
-        strategies = [plugin for plugin in self.plugins if isinstance(plugin, Strategy)]
-        for plugin, state in zip(strategies, states, strict=True):
-            plugin.load_state_dict(state)
-        self._since = time.perf_counter()
+        self.train_seconds, self.since = self.train_seconds + now - self.since, now
 
     # ------------------------------------------------------------------ one experience
 
@@ -194,14 +164,8 @@ class ContinualTrainer(BaseSGDTemplate):
         return self.model
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """AdamW; norms and biases are not decayed."""
-        settings = self._training_experience.config.optimizer
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+        """As the experience is configured."""
+        self.optimizer = make_optimizer(self.model, self._training_experience.config.optimizer)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """All optimizer steps of the experience."""
@@ -220,7 +184,7 @@ class ContinualTrainer(BaseSGDTemplate):
             if self.stop_agreed or (
                 self.clock.train_iterations % self.save_every == 0 and step + 1 < len(experience.batches)
             ):
-                self._save()
+                self.save()
             if self.stop_agreed:
                 raise StoppedError(f"stopped as asked after step {step + 1} of {experience.name}")
 

@@ -1,0 +1,50 @@
+"""Saving where a trainer stands, and going on from there as if nothing had happened."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from avalanche.training.plugins.clock import Clock
+
+from clmed.strategy import Strategy
+from clmed.stream import Experience
+from clmed.training.checkpoint import Checkpoints, Found, collect, restore
+
+if TYPE_CHECKING:
+    from clmed.training.trainer import ContinualTrainer
+
+PLACE = ("index", "first_step", "point", "tokens", "all_tokens", "bytes", "flops", "train_seconds")
+
+
+def save(trainer: "ContinualTrainer", checkpoints: Checkpoints) -> None:
+    """Save everything from which the rest follows; between experiences the optimizer is not part of it."""
+    tensors, strategies = collect(
+        trainer.model,
+        trainer.optimizer if trainer.first_step else None,
+        [plugin.state_dict() for plugin in trainer.plugins if isinstance(plugin, Strategy)],
+    )
+    place = {name: getattr(trainer, name) for name in PLACE}
+    clock = {name: value for name, value in vars(trainer.clock).items() if isinstance(value, int)}
+    name = f"{trainer.clock.train_iterations:08d}-{trainer.index}"
+    checkpoints.save(name, tensors, {"place": place, "clock": clock, "strategies": strategies})
+
+
+def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Found) -> None:
+    """Return to a checkpoint: strategies get their state back instead of `before_training_exp`."""
+    for owner, kept in ((trainer, found.values["place"]), (trainer.clock, found.values["clock"])):
+        for name, value in kept.items():
+            setattr(owner, name, value)
+    if trainer.first_step:
+        trainer.experience = stream[trainer.index]
+        trainer.train_dataset_adaptation()
+        trainer.make_train_dataloader()
+        trainer.check_model_and_optimizer()
+        for plugin in trainer.plugins:
+            if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
+                plugin.before_training_exp(trainer)
+    optimizer = trainer.optimizer if trainer.first_step else None
+    states = restore(found.path, trainer.model, optimizer, found.values["strategies"])
+    strategies = [plugin for plugin in trainer.plugins if isinstance(plugin, Strategy)]
+    for plugin, state in zip(strategies, states, strict=True):
+        plugin.load_state_dict(state)
+    trainer.since = time.perf_counter()
