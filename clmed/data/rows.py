@@ -12,7 +12,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -41,10 +41,15 @@ _BATCH_TOKENS = 2**18  # written at once
 _PATIENCE = 2.0  # seconds of work before a progress bar appears
 
 
+class EmptyPartError(UserError):
+    """No document of a source falls in the part that is asked for."""
+
+
 @dataclass(kw_only=True)
 class Counts(Losses):
     """What went into the rows of one part. documents: of this part, before packing; skipped: records of the whole
-    source without a text, a question or an answer; bytes: UTF-8 bytes of the text that the rows hold."""
+    source without a text, a question or an answer; bytes: UTF-8 bytes of the text that the rows hold; longest: tokens
+    of the longest document; lengths: documents of 1 token, of 2 to 3, of 4 to 7, and so on in powers of two."""
 
     documents: int = 0
     skipped: int = 0
@@ -52,6 +57,15 @@ class Counts(Losses):
     tokens: int = 0
     supervised: int = 0
     bytes: int = 0
+    longest: int = 0
+    lengths: list[int] = field(default_factory=list)
+
+    def note(self, document: Document) -> None:
+        """Count a document's length."""
+        octave = max(0, len(document).bit_length() - 1)
+        self.lengths += [0] * (octave + 1 - len(self.lengths))
+        self.lengths[octave] += 1
+        self.longest = max(self.longest, len(document))
 
 
 def part_of(text: str, source: SourceConfig) -> Part:
@@ -159,17 +173,23 @@ def _documents(every: Iterable[Pieces], tokenizer: "PreTrainedTokenizerBase", ta
         batch.append(pieces)
         characters += sum(len(text) for text, _ in pieces)
         if characters >= _BATCH_CHARACTERS:
-            yield from formats.encode(batch, tokenizer)
+            yield from _encoded(batch, tokenizer, tally)
             batch, characters = [], 0
     if batch:
-        yield from formats.encode(batch, tokenizer)
+        yield from _encoded(batch, tokenizer, tally)
+
+
+def _encoded(batch: list[Pieces], tokenizer: "PreTrainedTokenizerBase", tally: Counts) -> Iterator[Document]:
+    for document in formats.encode(batch, tokenizer):
+        tally.note(document)
+        yield document
 
 
 def _refuse_empty(name: str, source: SourceConfig, part: Part, length: int, tally: Counts) -> None:
     if not tally.documents:
         share = "" if part == "train" else f", whose share is {getattr(source, part)}"
         skipped = f" ({tally.skipped:,} records have no text)" if tally.skipped else ""
-        raise UserError(
+        raise EmptyPartError(
             f"data.{name}: no document of {source.path} falls in the part {part!r}{share}{skipped}. "
             "More documents or other shares (fisher, heldout) are needed."
         )
