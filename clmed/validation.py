@@ -76,37 +76,40 @@ def _exams(config: ExperimentConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
 
 
 def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
+    from clmed.evaluation.benchmarks import find
+
     for loc, benchmark in _exams(config):
+        try:
+            exam = find(benchmark)
+        except UserError as error:
+            yield (*loc, "benchmark"), f"{dotted(loc)}.benchmark: {error}"
+            continue
         if benchmark.shots_from is not None:
             shots = resolve(config, benchmark.shots_from)
             yield from _missing((*loc, "shots_from"), benchmark.shots_from, shots, root)
-        if benchmark.path is None or (local := resolve(config, benchmark.path)) is None:
-            continue
-        yield from _missing((*loc, "path"), benchmark.path, local, root)
-        if not local.exists():
-            continue
-        at, named = (*loc, "path"), f"{dotted(loc)}.path: {local}"
-        if benchmark.benchmark == "cmexam" and local.is_dir():
-            yield at, f"{named} is a folder: cmexam needs one file, such as test.csv"
-        if benchmark.benchmark != "cmexam":
-            for part in ("test", "dev") if benchmark.shots else ("test",):
-                if not (local / part).is_dir():
-                    yield at, f"{named}: {benchmark.benchmark} needs a folder with {part}/ in it"
+        local = resolve(config, benchmark.path) if benchmark.path is not None else None
+        if benchmark.path is not None:
+            yield from _missing((*loc, "path"), benchmark.path, local, root)
+        for key, reason in exam.layout.problems(benchmark, local):
+            yield (*loc, key), f"{dotted(loc)}.{key}: {reason}"
 
 
 def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
     """Sources (and shots) that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
-    from clmed.evaluation.benchmarks import HUB
+    from clmed.evaluation.benchmarks import EXAMS, find
 
     for loc, benchmark in _exams(config):
-        assert benchmark.benchmark is not None
-        hub = benchmark.path or HUB[benchmark.benchmark]
+        if benchmark.benchmark not in EXAMS:
+            continue  # told above
+        exam = find(benchmark)
+        hub = benchmark.path or exam.layout.hub or ""
         local = resolve(config, benchmark.path) if benchmark.path is not None else None
-        tests = _files(local)
+        tests = exam.layout.files(local)
+        split = exam.layout.split("test", benchmark)
         for name, source in config.data.items():
             path = resolve(config, source.path)
             same_file = _same(_files(path), tests)
-            same_split = local is None and path is None and _same_id(hub, source.path) and _has_test(source.split)
+            same_split = local is None and path is None and _same_id(hub, source.path) and _has(source.split, split)
             if same_file or same_split:
                 what = same_file or f"split {source.split} of {source.path}"
                 yield (
@@ -152,15 +155,12 @@ def _splits(expression: str) -> set[str]:
     return {part.partition("[")[0].strip() for part in expression.split("+")}
 
 
-def _has_test(expression: str) -> bool:
-    return any("test" in split or split == "all" for split in _splits(expression))
+def _has(expression: str, wanted: str) -> bool:
+    return any(wanted in split or split == "all" for split in _splits(expression))
 
 
 def _files(local: Path | None) -> list[Path]:
-    """The file itself, or the questions and shots of an MMLU-like folder."""
-    if local is None or not local.exists():
-        return []
-    return [local] if local.is_file() else sorted([*local.glob("test/*.csv"), *local.glob("dev/*.csv")])
+    return [local] if local is not None and local.is_file() else []
 
 
 def _same(files: Sequence[Path], tests: Sequence[Path]) -> Path | None:

@@ -22,8 +22,8 @@ from clmed.data.corpus import Corpus
 from clmed.data.sources import records
 from clmed.errors import UserError
 from clmed.evaluation.benchmarks import load_benchmark
+from clmed.evaluation.benchmarks.cmmlu import NAMES as CMMLU_NAMES
 from clmed.evaluation.evaluator import make_benchmarks
-from clmed.evaluation.subjects import CMMLU_NAMES
 from clmed.results.rundir import RunDirectory
 from tests.command import in_process, write_tiny
 

@@ -9,15 +9,17 @@ from clmed.quantities import Quantity
 
 
 class BenchmarkConfig(Section):
-    """An exam (`path`: a CMExam file, a folder with dev/ and test/, a hub id) or the perplexity of held-out text."""
+    """An exam (`path`: a file, a folder, a hub id; see docs/benchmarks.md) or the perplexity of held-out text."""
 
-    benchmark: Literal["cmexam", "mmlu", "cmmlu"] | None = None
+    benchmark: Annotated[str, Field(min_length=1)] | None = None
     perplexity: str | None = None
     name: Name | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
+    subset: str | None = None
+    split: str | None = None
     shots: Annotated[int, Field(ge=0)] = 0
     shots_from: str | None = None
-    scoring: Literal["letter", "text"] = "letter"
+    scoring: Literal["letter", "text"] | None = None
     questions: Quantity | None = None
 
     @property
@@ -31,11 +33,8 @@ class BenchmarkConfig(Section):
             raise ValueError(
                 "give either benchmark or perplexity" + (", not both" if self.benchmark is not None else "")
             )
-        for_exams = ("path", "shots", "shots_from", "scoring", "questions")
+        for_exams = ("path", "subset", "split", "shots", "shots_from", "scoring", "questions")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
-        only_defaults(self, ("shots_from",), self.benchmark != "cmexam", "is for cmexam: mmlu and cmmlu have dev/")
-        if self.benchmark == "cmexam" and self.shots and self.shots_from is None:
-            raise ValueError("shots of cmexam need shots_from, a file whose first rows are shown (not the test file)")
         return self
 
 

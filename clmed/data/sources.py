@@ -39,7 +39,7 @@ def records(source: SourceConfig, local: Path | None) -> Iterator[Numbered]:
     """
     needed = columns(source)
     number = 0
-    for number, record in _hub(source) if local is None else _local(local, needed):
+    for number, record in _hub(source) if local is None else read_file(local, needed):
         missing = [column for column in needed if column not in record]
         if missing:
             raise UserError(
@@ -91,7 +91,11 @@ def _hub(source: SourceConfig) -> Iterator[Numbered]:
     yield from enumerate(dataset.select_columns(kept) if len(kept) == len(set(columns(source))) else dataset, start=1)
 
 
-def _local(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
+def read_file(path: Path, needed: tuple[str, ...] = ()) -> Iterator[Numbered]:
+    """(number, record) of a local file; the number is a line (CSV, JSONL) or counts records from 1.
+
+    Of Parquet only the `needed` columns are read, where all are there. Raises UserError, with file and line.
+    """
     readers: dict[str, Callable[[Path], Iterator[Numbered]]] = {
         ".csv": _csv,
         ".jsonl": _jsonl,
@@ -194,7 +198,7 @@ def _parquet(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
             file = pyarrow.parquet.ParquetFile(handle)
             kept = [column for column in needed if column in file.schema_arrow.names]
             number = 0
-            for batch in file.iter_batches(batch_size=256, columns=kept if len(kept) == len(needed) else None):
+            for batch in file.iter_batches(batch_size=256, columns=kept if kept and len(kept) == len(needed) else None):
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record

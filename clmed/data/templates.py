@@ -22,9 +22,14 @@ def ask_by_text(question: str) -> str:
 
 
 def ask_by_letter(question: str, options: Mapping[str, str]) -> str:
-    """The prompt of an exam question with its options by letter (CMExam; the paper gives no template, this is ours)."""
-    lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
-    return f"题目：{question}\n{lines}答案："
+    """The prompt of an exam question with its options by letter (CMExam's paper gives no template, this is ours)."""
+    lines = option_lines(options)
+    return f"题目：{question}\n{lines}答案：" if is_han(question + lines) else f"Question: {question}\n{lines}Answer:"
+
+
+def option_lines(options: Mapping[str, str]) -> str:
+    """`A. text`, an option a line."""
+    return "".join(f"{letter}. {text}\n" for letter, text in options.items())
 
 
 def join_answers(texts: list[str]) -> str:

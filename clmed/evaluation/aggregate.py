@@ -36,18 +36,18 @@ def scores(benchmark: Benchmark, predictions: Sequence[str]) -> list[Score]:
         for category in question.categories:
             groups[category].append(index)
     rows = [_accuracy(benchmark, right, "all", range(len(right)))]
-    if benchmark.kind == "cmexam":
+    if benchmark.exam.f1:
         rows.append(Score(category="all", metric="f1", score=_f1(benchmark, predictions), questions=len(right)))
     rows += [_accuracy(benchmark, right, category, groups[category]) for category in sorted(groups)]
-    if benchmark.kind != "cmexam":
-        for subject, members in sorted(_by_subject(benchmark, range(len(right))).items()):
+    if (subjects := _by_subject(benchmark, range(len(right)))).keys() != {benchmark.exam.name}:
+        for subject, members in sorted(subjects.items()):
             rows.append(_accuracy(benchmark, right, f"subject:{subject}", members))
     return rows
 
 
 def _accuracy(benchmark: Benchmark, right: Sequence[float], category: str, members: Sequence[int]) -> Score:
-    """Over the questions `members`; CMMLU: over their subjects."""
-    parts = list(_by_subject(benchmark, members).values()) if benchmark.kind == "cmmlu" else [members]
+    """Over the questions `members`; or over their subjects."""
+    parts = list(_by_subject(benchmark, members).values()) if benchmark.exam.average == "subjects" else [members]
     means = [sum(right[index] for index in part) / len(part) for part in parts]
     return Score(category=category, metric="accuracy", score=sum(means) / len(means), questions=len(members))
 

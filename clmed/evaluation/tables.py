@@ -1,73 +1,159 @@
-"""Exam files, in folders or on the hub, to records by subject: CSV as MMLU, CMMLU and CMExam publish it.
+"""Exam files, in folders or on the hub, to records by subject: CSV as exams are published, JSON, JSONL and Parquet.
 
-Cells are text: "None" and "NA" are options like any other (pandas would read them as missing, ten in MMLU alone).
+Cells of CSV are text: "None" and "NA" are options like any other (pandas would read them as missing, ten in MMLU).
 """
 
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from clmed.data.sources import hub_place, hub_table
+from clmed.config import BenchmarkConfig
+from clmed.data.sources import hub_place, hub_table, read_file
 from clmed.errors import UserError
-from clmed.evaluation import subjects
 
-Kind = Literal["mmlu", "cmmlu", "cmexam"]
 Part = Literal["dev", "test"]
 Rows = list[tuple[str, Mapping[str, Any]]]  # (place, record); the place is for messages: file and line, or row
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "mmlu": ("question", "choices", "answer", "subject"),
-    "cmmlu": ("Question", "A", "B", "C", "D", "Answer"),
-    "cmexam": ("Question", "Options", "Answer"),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the rows of an exam are, on the hub and in local files.
+
+    columns: those that must be there (in every file that has a header);
+    hub: the id that is read where no path is given; its `subset`, or one for each subject (`subsets`);
+    splits: what the questions and the shots are called, on the hub and in a folder;
+    subject: the column with the subject of a row, where one table holds several subjects;
+    folder: a pattern with {split} and one *, the subject; None: a local path is one file;
+    cells: the names of the cells of files without a header; ("choices", 4) are four cells as a list.
+    """
+
+    columns: tuple[str, ...]
+    hub: str | None = None
+    subset: str | None = None
+    subsets: tuple[str, ...] = ()
+    splits: Mapping[Part, str] = field(default_factory=lambda: {"test": "test", "dev": "train"})
+    subject: str | None = None
+    folder: str | None = None
+    cells: tuple[str | tuple[str, int], ...] | None = None
+
+    def split(self, part: Part, config: BenchmarkConfig) -> str:
+        """What a part is called; the configuration may choose another test."""
+        return config.split if part == "test" and config.split is not None else self.splits[part]
+
+    def files(self, local: Path | None) -> list[Path]:
+        """The local files in which questions and shots are: the file itself, or those of a folder that is there."""
+        if local is None or not local.exists():
+            return []
+        return [local] if local.is_file() else sorted(local.glob("*/*.csv"))
+
+    def problems(self, config: BenchmarkConfig, local: Path | None) -> Iterator[tuple[str, str]]:
+        """(key, what is wrong with it) for settings that cannot be met, without reading any rows."""
+        if local is None:
+            if config.path is None and self.hub is None:
+                yield "path", f"{config.benchmark} has no hub id of its own: name a file or a hub data set"
+            return
+        if config.subset is not None:
+            yield "subset", f"is for hub data sets, but {local} is a local path"
+        if self.folder is None and local.is_dir():
+            yield "path", f"{local} is a folder: {config.benchmark} needs one file, such as test.csv"
+        if self.folder is None and config.split is not None:
+            yield "split", f"is for hub data sets, but {local} is a local file"
+        if self.folder is None and config.shots and config.shots_from is None:
+            yield (
+                "shots",
+                f"shots of {config.benchmark} need shots_from, a file whose first rows are shown (not the test)",
+            )
+        if self.folder is not None and local.exists():
+            parts: tuple[Part, ...] = ("test", "dev") if config.shots and config.shots_from is None else ("test",)
+            for part in parts:
+                if not (local / (split := self.split(part, config))).is_dir():
+                    yield "path", f"{local}: {config.benchmark} needs a folder with {split}/ in it"
 
 
-def read_tables(kind: Kind, path: str, local: Path | None, part: Part) -> dict[str, Rows]:
-    """Subject -> rows of the dev or the test part, subjects by name (CMExam: one subject, named as the benchmark)."""
-    if local is None:
-        tables = _hub_tables(kind, path, part)
-    elif kind == "cmexam":
-        tables = {kind: _with_header(kind, local)}
+def read_tables(layout: Layout, name: str, config: BenchmarkConfig, local: Path | None, part: Part) -> dict[str, Rows]:
+    """Subject -> rows of a part, subjects by name; where there are none, `name` is the only one.
+
+    `local` is the folder or file (the same for both parts), or None for the hub. Raises UserError with file and line.
+    """
+    split = layout.split(part, config)
+    if local is not None and layout.folder is not None:
+        tables = _folder_tables(layout, name, local, split)
+    elif local is not None:
+        tables = _by_subject(layout, name, _file_rows(layout, local))
     else:
-        tables = _folder_tables(kind, local, part)
+        path, wanted = config.path or layout.hub or "", config.subset
+        if layout.subsets:
+            subsets = layout.subsets if wanted is None else (wanted,)
+            tables = {subset: _hub_rows(layout, path, subset, split) for subset in subsets}
+        else:
+            tables = _by_subject(layout, name, _hub_rows(layout, path, wanted or layout.subset, split))
     return dict(sorted(tables.items()))
 
 
-def _folder_tables(kind: Kind, folder: Path, part: Part) -> dict[str, Rows]:
-    ending = f"_{part}.csv" if kind == "mmlu" else ".csv"
+def _by_subject(layout: Layout, name: str, rows: Rows) -> dict[str, Rows]:
+    if layout.subject is None:
+        return {name: rows}
+    tables: defaultdict[str, Rows] = defaultdict(list)
+    for place, record in rows:
+        subject = record.get(layout.subject)
+        if subject is None or not str(subject).strip():
+            raise UserError(f"{place}: the column {layout.subject!r} names no subject.")
+        tables[str(subject)].append((place, record))
+    return tables
+
+
+def _folder_tables(layout: Layout, name: str, folder: Path, split: str) -> dict[str, Rows]:
+    pattern = (layout.folder or "").format(split=split)
+    ending = pattern.partition("*")[2]
     # Names with a dot in front are what macOS and editors leave behind.
-    files = [file for file in (folder / part).glob("*.csv") if not file.name.startswith(".")]
+    files = [file for file in (folder / split).glob("*.csv") if not file.name.startswith(".")]
     if not files:
-        raise UserError(f"{folder / part} holds no files; {kind} needs files such as {part}/anatomy{ending}.")
+        raise UserError(f"{folder / split} holds no files; {name} needs files such as {split}/anatomy{ending}.")
     if wrong := [file for file in files if not file.name.endswith(ending)]:
-        raise UserError(f"{wrong[0]} must be named <subject>{ending} to be read as {kind}.")
-    read = _without_header if kind == "mmlu" else _with_header
-    return {file.name.removesuffix(ending): read(kind, file) for file in files}
+        raise UserError(f"{wrong[0]} must be named <subject>{ending} to be read as {name}.")
+    read = _with_header if layout.cells is None else _without_header
+    return {file.name.removesuffix(ending): read(layout, file) for file in files}
 
 
-def _without_header(kind: Kind, file: Path) -> Rows:
-    """MMLU's six cells a row as the hub's columns."""
-    rows: Rows = []
-    for place, cells in _read_csv(file):
-        if len(cells) != 6:
-            raise UserError(
-                f"{place}: {len(cells)} cells, but {kind} has six: question, A, B, C, D, answer. "
-                "A cell that holds a comma must stand in double quotes."
-            )
-        rows.append((place, {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}))
+def _file_rows(layout: Layout, file: Path) -> Rows:
+    if file.suffix == ".csv":
+        return _with_header(layout, file)
+    word = "line" if file.suffix == ".jsonl" else "record"
+    rows: Rows = [(f"{file}, {word} {number}", record) for number, record in read_file(file)]
+    for place, record in rows:
+        _check_columns(layout, record, place)
     return rows
 
 
-def _with_header(kind: Kind, file: Path) -> Rows:
+def _without_header(layout: Layout, file: Path) -> Rows:
+    """The cells of a row under the names of the layout."""
+    assert layout.cells is not None
+    sizes = [1 if isinstance(cell, str) else cell[1] for cell in layout.cells]
+    names = [cell if isinstance(cell, str) else cell[0] for cell in layout.cells]
+    rows: Rows = []
+    for place, cells in _read_csv(file):
+        if len(cells) != sum(sizes):
+            raise UserError(
+                f"{place}: {len(cells)} cells, but there must be {sum(sizes)}: {', '.join(names)} "
+                f"({' + '.join(map(str, sizes))}). A cell that holds a comma must stand in double quotes."
+            )
+        left = iter(cells)
+        taken = [next(left) if size == 1 else [next(left) for _ in range(size)] for size in sizes]
+        rows.append((place, dict(zip(names, taken, strict=True))))
+    return rows
+
+
+def _with_header(layout: Layout, file: Path) -> Rows:
     table = _read_csv(file)
     if not table:
-        raise UserError(f"{file} is empty; its first line must name the columns {', '.join(COLUMNS[kind])}.")
+        raise UserError(f"{file} is empty; its first line must name the columns {', '.join(layout.columns)}.")
     header = [name.strip() for name in table[0][1]]
-    _check_columns(kind, header, str(file))
-    if twice := [name for name in COLUMNS[kind] if header.count(name) > 1]:
+    _check_columns(layout, header, str(file))
+    if twice := [name for name in layout.columns if header.count(name) > 1]:
         raise UserError(f"{file} has two columns {twice[0]}; rename or delete one.")
     for place, cells in table[1:]:
         if len(cells) != len(header):
@@ -78,8 +164,9 @@ def _with_header(kind: Kind, file: Path) -> Rows:
     return [(place, dict(zip(header, cells, strict=True))) for place, cells in table[1:]]
 
 
-def _check_columns(kind: Kind, columns: Sequence[str], place: str) -> None:
-    if missing := [name for name in COLUMNS[kind] if name not in columns]:
+def _check_columns(layout: Layout, columns: Iterable[str], place: str) -> None:
+    columns = list(columns)
+    if missing := [name for name in layout.columns if name not in columns]:
         raise UserError(f"{place} lacks the columns {', '.join(missing)}; it has {', '.join(filter(None, columns))}.")
 
 
@@ -125,18 +212,7 @@ def read_categories(folder: Path, known: Collection[str]) -> dict[str, tuple[str
     return dict(categories)
 
 
-def _hub_tables(kind: Kind, path: str, part: Part) -> dict[str, Rows]:
-    if kind == "cmexam":
-        return {kind: _hub_rows(kind, path, None, "test" if part == "test" else "train")}
-    if kind == "cmmlu":
-        return {subject: _hub_rows(kind, path, subject, part) for subject in subjects.CMMLU_NAMES}
-    tables: defaultdict[str, Rows] = defaultdict(list)
-    for place, record in _hub_rows(kind, path, "all", part):
-        tables[record["subject"]].append((place, record))
-    return tables
-
-
-def _hub_rows(kind: Kind, path: str, subset: str | None, split: str) -> Rows:
+def _hub_rows(layout: Layout, path: str, subset: str | None, split: str) -> Rows:
     where, table = hub_place(path, subset, split), hub_table(path, subset, split)
-    _check_columns(kind, table.column_names, where)
+    _check_columns(layout, table.column_names, where)
     return [(f"{where}, row {index + 1}", record) for index, record in enumerate(table)]

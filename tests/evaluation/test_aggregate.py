@@ -7,7 +7,7 @@ import pytest
 
 from clmed.config import BenchmarkConfig
 from clmed.evaluation.aggregate import scores
-from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from clmed.evaluation.benchmarks import EXAMS, Benchmark, Question, load_benchmark
 from clmed.evaluation.prompts import prompt
 
 LETTERS = dict.fromkeys("ABCDE", "x")
@@ -19,7 +19,7 @@ def benchmark(kind, *questions: tuple[str, str, tuple[str, ...]]) -> Benchmark:
         Question(subject=subject, index=index, stem="?", options=LETTERS, answer=answer, categories=categories)
         for index, (subject, answer, categories) in enumerate(questions)
     ]
-    return Benchmark(name=kind, kind=kind, questions=tuple(made), shots={}, several=kind == "cmexam", scoring="letter")
+    return Benchmark(name=kind, exam=EXAMS[kind], questions=tuple(made), shots={}, scoring="letter")
 
 
 def table(exam: Benchmark, predictions) -> dict[tuple[str, str], tuple[float, int]]:

@@ -1,6 +1,7 @@
 """The published files are read whole; every odd row follows its rule or is refused with file and line."""
 
 import csv
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
-from clmed.evaluation import subjects
-from clmed.evaluation.benchmarks import load_benchmark
+from clmed.evaluation.benchmarks import EXAMS, load_benchmark
+from clmed.evaluation.benchmarks import cmmlu as cmmlu_module
+from clmed.evaluation.benchmarks import mmlu as mmlu_module
 
 ROW = ["Which?", "one", "two", "three", "four", "B"]
 
@@ -80,7 +82,7 @@ def test_cmmlu_is_read_whole(real_data):
     assert benchmark.skipped == 0
     assert sum(len(shots) for shots in benchmark.shots.values()) == 335
     by_subject = {question.subject: question.categories for question in benchmark.questions}
-    assert by_subject.keys() == subjects.CMMLU_NAMES.keys()
+    assert by_subject.keys() == cmmlu_module.NAMES.keys()
     counts = Counter(category for categories in by_subject.values() for category in categories)
     assert counts == {
         "STEM": 17,
@@ -119,14 +121,15 @@ def test_cmexam_parts_with_odd_rows(real_data):
 
 
 def test_tables_cover_the_subjects_once():
-    for table, count in ((subjects.MMLU, 57), (subjects.CMMLU, 67)):
-        names = [name for listed in table.values() for name in listed.split()]
+    for module, count in ((mmlu_module, 57), (cmmlu_module, 67)):
+        names = [name for listed in module.CATEGORIES.values() for name in listed.split()]
         assert len(names) == len(set(names)) == count
-    cmmlu = {name for listed in subjects.CMMLU.values() for name in listed.split()}
-    mmlu = {name for listed in subjects.MMLU.values() for name in listed.split()}
-    assert set(subjects.CMMLU_CHINA.split()) < cmmlu and set(subjects.CMMLU_MEDICAL.split()) < cmmlu
-    assert set(subjects.MMLU_HEALTH.split()) < mmlu
-    assert cmmlu == subjects.CMMLU_NAMES.keys()
+    known = {name for listed in cmmlu_module.CATEGORIES.values() for name in listed.split()}
+    assert set(cmmlu_module.CHINA.split()) < known and set(cmmlu_module.MEDICAL.split()) < known
+    assert known == cmmlu_module.NAMES.keys()
+    assert set(mmlu_module.HEALTH.split()) < {
+        name for listed in mmlu_module.CATEGORIES.values() for name in listed.split()
+    }
 
 
 # Odd rows that are read
@@ -355,9 +358,11 @@ def test_mmlu_of_the_hub(hub):
 
 
 def test_cmmlu_of_the_hub(hub, monkeypatch):
-    monkeypatch.setattr(subjects, "CMMLU_NAMES", {"anatomy": "解剖学", "virology": "病毒学"})
+    names = ("anatomy", "virology")
+    layout = dataclasses.replace(EXAMS["cmmlu"].layout, subsets=names)
+    monkeypatch.setitem(EXAMS, "cmmlu", dataclasses.replace(EXAMS["cmmlu"], layout=layout))
     configs = ""
-    for subject in subjects.CMMLU_NAMES:
+    for subject in names:
         write(hub / f"{subject}.csv", [["", "Question", "A", "B", "C", "D", "Answer"], [0, *ROW]])
         files = "".join(f"  - {{split: {split}, path: {subject}.csv}}\n" for split in ("dev", "test"))
         configs += f"- config_name: {subject}\n  data_files:\n{files}"

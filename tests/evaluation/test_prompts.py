@@ -6,7 +6,7 @@ import pytest
 
 from clmed.config import BenchmarkConfig
 from clmed.data.templates import ANSWER_END
-from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from clmed.evaluation.benchmarks import EXAMS, Benchmark, Question, load_benchmark
 from clmed.evaluation.prompts import Prompt, prompt
 
 
@@ -18,7 +18,7 @@ def question(subject: str, stem: str, options: list[str], answer: str, first: st
 
 def benchmark(kind, shots: list[Question], scoring="letter") -> Benchmark:
     by_subject = {shots[0].subject: tuple(shots)} if shots else {}
-    return Benchmark(name=kind, kind=kind, questions=(), shots=by_subject, several=kind == "cmexam", scoring=scoring)
+    return Benchmark(name=kind, exam=EXAMS[kind], questions=(), shots=by_subject, scoring=scoring)
 
 
 GENETICS = [

@@ -1,34 +1,17 @@
-"""Which category a subject belongs to, as the benchmarks' authors publish it, and the subjects that are medicine.
+"""CMMLU (Li et al., 2023, arXiv 2306.09212).
 
-Sources: categories.py of MMLU (Hendrycks et al., 2021) and of CMMLU (Li et al., 2023). Other tools sort some subjects
-differently (one counts anatomy as STEM). Both benchmarks' categories are spelt alike here, so that tables line up.
+A folder {dev,test}/<subject>.csv with the header `,Question,A,B,C,D,Answer`; on the hub a subset for every subject with
+the same columns. Asked as its authors do; the average is over the subjects' means.
 """
 
 from collections.abc import Mapping
 
-MMLU: Mapping[str, str] = {
-    "STEM": """
-        abstract_algebra astronomy college_biology college_chemistry college_computer_science college_mathematics
-        college_physics computer_security conceptual_physics electrical_engineering elementary_mathematics
-        high_school_biology high_school_chemistry high_school_computer_science high_school_mathematics
-        high_school_physics high_school_statistics machine_learning""",
-    "humanities": """
-        formal_logic high_school_european_history high_school_us_history high_school_world_history international_law
-        jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law
-        world_religions""",
-    "social sciences": """
-        econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics
-        high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations
-        security_studies sociology us_foreign_policy""",
-    "other": """
-        anatomy business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing
-        medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology""",
-}
-MMLU_HEALTH = """
-    anatomy clinical_knowledge college_medicine human_aging medical_genetics nutrition professional_medicine
-    virology"""
+from clmed.data.templates import option_lines
+from clmed.evaluation.benchmarks.exam import Exam, Item, Record, as_text, right_letters
+from clmed.evaluation.tables import Layout
 
-CMMLU: Mapping[str, str] = {
+# As in the authors' categories.py, spelt like MMLU's, so that tables line up.
+CATEGORIES: Mapping[str, str] = {
     "STEM": """
         anatomy astronomy college_actuarial_science college_engineering_hydrology college_mathematics
         college_medical_statistics computer_science conceptual_physics electrical_engineering elementary_mathematics
@@ -48,15 +31,16 @@ CMMLU: Mapping[str, str] = {
         human_sexuality legal_and_moral_basis nutrition professional_medicine sports_science
         traditional_chinese_medicine""",
 }
-CMMLU_CHINA = """
+CHINA = """
     ancient_chinese chinese_civil_service_exam chinese_driving_rule chinese_food_culture chinese_foreign_policy
     chinese_history chinese_literature chinese_teacher_qualification construction_project_management elementary_chinese
     elementary_commonsense ethnology high_school_politics modern_chinese traditional_chinese_medicine"""
-CMMLU_MEDICAL = """
+# The subjects that are medicine, which a medical domain must not hide among the others.
+MEDICAL = """
     anatomy clinical_knowledge college_medicine college_medical_statistics genetics nutrition professional_medicine
     traditional_chinese_medicine virology"""
 
-CMMLU_NAMES: Mapping[str, str] = {
+NAMES: Mapping[str, str] = {
     "agronomy": "农学",
     "anatomy": "解剖学",
     "ancient_chinese": "古汉语",
@@ -127,16 +111,36 @@ CMMLU_NAMES: Mapping[str, str] = {
 }
 
 
-def categories(benchmark: str, subject: str) -> tuple[str, ...]:
-    """The subject's category, then (CMMLU) china-specific where it is, then health or medical or their contrary.
+def categories(subject: str) -> tuple[str, ...]:
+    """The subject's category, china-specific where it is, and whether it is medical; nothing for an unknown subject."""
+    found = tuple(category for category, subjects in CATEGORIES.items() if subject in subjects.split())
+    china = ("china-specific",) if subject in CHINA.split() else ()
+    return (*found, *china, "medical" if subject in MEDICAL.split() else "non-medical") if found else ()
 
-    Nothing for a subject that the benchmark's authors do not know.
-    """
-    table = {"mmlu": MMLU, "cmmlu": CMMLU}.get(benchmark, {})
-    category = next((category for category, subjects in table.items() if subject in subjects.split()), None)
-    if category is None:
-        return ()
-    if benchmark == "mmlu":
-        return category, "health" if subject in MMLU_HEALTH.split() else "non-health"
-    china = ("china-specific",) if subject in CMMLU_CHINA.split() else ()
-    return (category, *china, "medical" if subject in CMMLU_MEDICAL.split() else "non-medical")
+
+def parse(record: Record) -> Item:
+    options = {letter: as_text(record[letter]) for letter in "ABCD"}
+    return Item(stem=as_text(record["Question"]), options=options, answer=right_letters(record["Answer"], options))
+
+
+def header(subject: str) -> str:
+    return f"以下是关于{NAMES.get(subject, subject.replace('_', ' '))}的单项选择题，请直接给出正确答案的选项。\n\n"
+
+
+CMMLU = Exam(
+    name="cmmlu",
+    summary="67 subjects from school to professions, Chinese, four options",
+    source="Li et al. 2023, arXiv 2306.09212",
+    layout=Layout(
+        columns=("Question", "A", "B", "C", "D", "Answer"),
+        hub="haonan-li/cmmlu",
+        subsets=tuple(NAMES),
+        splits={"test": "test", "dev": "dev"},
+        folder="{split}/*.csv",
+    ),
+    parse=parse,
+    header=header,
+    by_letter=lambda question: f"题目：{question.stem}\n{option_lines(question.options)}答案是：",
+    categories=categories,
+    average="subjects",
+)
