@@ -142,7 +142,7 @@ def test_an_override_of_another_form(folder: Path, override: str) -> None:
             "training.sequence_lenght=8",
             "command line: unknown key 'sequence_lenght' in training; did you mean 'sequence_le",
         ),
-        ("stream.0.optimizer.rate=1", "command line: unknown key 'rate' in stream[0].optimizer (known: lr, "),
+        ("stream.0.optimizer.speed=1", "command line: unknown key 'speed' in stream[0].optimizer (known: lr, "),
         ("seed.x=1", 'command line: seed: must be a whole number, not {"x": 1}'),
         ("name.x=1", "name is 'base', which has no keys"),
         ("stream.tunning.epochs=1", "stream has no item 'tunning'; did you mean 'tuning'?"),

@@ -55,6 +55,9 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
 
     if PAST in config.data:
         yield ("data", PAST), f"the name '{PAST}' means the data of past experiences: choose another"
+    if config.stream[0].optimizer.state == "carry":
+        at: Loc = ("stream", 0, "optimizer", "state")
+        yield at, f"{dotted(at)}: no experience comes before the first from which to carry it"
     for index, experience in enumerate(config.stream):
         yield from unusable(("stream", index, "data"), experience.data)
         if experience.name in [earlier.name for earlier in config.stream[:index]]:

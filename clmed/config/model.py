@@ -19,6 +19,8 @@ class PretrainConfig(Budgeted):
     @model_validator(mode="after")
     def _rows(self) -> "PretrainConfig":
         whole_rows(self.sequence_length, self.tokens_per_step)
+        if self.optimizer.state == "carry":
+            raise ValueError("optimizer.state: nothing comes before the pretraining from which to carry it")
         return self
 
 

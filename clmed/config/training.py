@@ -4,23 +4,49 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from clmed.config.sections import Positive, PositiveInt, Section, Share, whole_rows
+from clmed.config.sections import Positive, PositiveInt, Section, Share, only_defaults, whole_rows
 from clmed.quantities import Quantity
 
 
 class OptimizerConfig(Section):
-    """AdamW, its learning rate `lr` warmed up over a share of the steps and decayed to `final` * lr."""
+    """AdamW, its learning rate `lr` warmed up over a share of the steps and decayed to `final` * lr.
+
+    `state: carry` goes on with the moments of the experience before, `reset` starts with none. `wsd` stays at lr and
+    falls in the last `anneal` of the steps; `infinite` falls within `cooldown` of the steps to `level` * lr, stays, and
+    anneals like wsd. Experiences that go on at the level have warmup, cooldown (and, before the last, anneal) 0.
+    """
 
     lr: Positive
     warmup: Share = 0.01
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    decay: Literal["cosine", "linear", "constant", "wsd", "infinite"] = "cosine"
+    cooldown: Share = 0.25
+    level: Annotated[float, Field(gt=0, le=1)] = 0.55
+    anneal: Share = 0.1
     final: Annotated[float, Field(ge=0, le=1)] = 0.1
+    state: Literal["reset", "carry"] = "reset"
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: Annotated[tuple[Share, Share], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
         0.9,
         0.95,
     )
     clip: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _shape(self) -> "OptimizerConfig":
+        infinite = self.decay == "infinite"
+        only_defaults(self, ("cooldown", "level"), not infinite, "is for decay: infinite")
+        only_defaults(self, ("anneal",), self.decay not in ("wsd", "infinite"), "is for decay: wsd and infinite")
+        shares = {"warmup": self.warmup, "cooldown": self.cooldown if infinite else 0.0}
+        shares["anneal"] = self.anneal if self.decay in ("wsd", "infinite") else 0.0
+        if sum(shares.values()) > 1:
+            named = " + ".join(f"{name} {share:g}" for name, share in shares.items() if share)
+            raise ValueError(f"{named} is more than all steps: their sum must be at most 1")
+        if infinite and not 0 < self.final <= self.level:
+            raise ValueError(
+                f"final ({self.final:g}) must be above 0 and at most level ({self.level:g}): an infinite "
+                "schedule anneals exponentially from the level to it"
+            )
+        return self
 
 
 class TrainingConfig(Section):

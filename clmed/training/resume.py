@@ -9,6 +9,7 @@ from avalanche.training.plugins.clock import Clock
 from clmed.strategy import Strategy
 from clmed.stream import Experience
 from clmed.training.checkpoint import Checkpoints, Found, collect, restore
+from clmed.training.optimizer import make_optimizer
 
 if TYPE_CHECKING:
     from clmed.training.trainer import ContinualTrainer
@@ -17,10 +18,10 @@ PLACE = ("index", "first_step", "point", "tokens", "all_tokens", "bytes", "flops
 
 
 def save(trainer: "ContinualTrainer", checkpoints: Checkpoints) -> None:
-    """Save everything from which the rest follows; between experiences the optimizer is not part of it."""
+    """Save everything from which the rest follows."""
     tensors, strategies = collect(
         trainer.model,
-        trainer.optimizer if trainer.first_step else None,
+        trainer.optimizer if _needs_optimizer(trainer) else None,
         [plugin.state_dict() for plugin in trainer.plugins if isinstance(plugin, Strategy)],
     )
     place = {name: getattr(trainer, name) for name in PLACE}
@@ -34,6 +35,8 @@ def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Foun
     for owner, kept in ((trainer, found.values["place"]), (trainer.clock, found.values["clock"])):
         for name, value in kept.items():
             setattr(owner, name, value)
+    if _needs_optimizer(trainer):  # one to load the saved state into; what it is set to comes with the experience
+        trainer.optimizer = make_optimizer(trainer.model, stream[trainer.index].config.optimizer)
     if trainer.first_step:
         trainer.experience = stream[trainer.index]
         trainer.train_dataset_adaptation()
@@ -42,9 +45,15 @@ def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Foun
         for plugin in trainer.plugins:
             if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
                 plugin.before_training_exp(trainer)
-    optimizer = trainer.optimizer if trainer.first_step else None
+    optimizer = trainer.optimizer if _needs_optimizer(trainer) else None
     states = restore(found.path, trainer.model, optimizer, found.values["strategies"])
     strategies = [plugin for plugin in trainer.plugins if isinstance(plugin, Strategy)]
     for plugin, state in zip(strategies, states, strict=True):
         plugin.load_state_dict(state)
     trainer.since = time.perf_counter()
+
+
+def _needs_optimizer(trainer: "ContinualTrainer") -> bool:
+    """Whether what follows depends on the optimizer: inside an experience, and before one that carries it on."""
+    ahead = trainer.experiences[trainer.index :]
+    return trainer.first_step > 0 or (bool(ahead) and ahead[0].config.optimizer.state == "carry")

@@ -35,7 +35,7 @@ from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.loss import row_losses
-from clmed.training.optimizer import make_optimizer
+from clmed.training.optimizer import carry_on, make_optimizer
 from clmed.training.schedule import learning_rate
 from clmed.training.sharding import World
 
@@ -54,6 +54,7 @@ class ContinualTrainer(BaseSGDTemplate):
     """
 
     model: PreTrainedModel
+    optimizer: Any  # None before the first experience
     experience: Experience | BenchmarkExperience | None
 
     def __init__(
@@ -88,6 +89,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.measured_experience, self.measured_final = "", False
         self.checkpoints, self.save_every = checkpoints, save_every
         self.train_seconds, self.since = 0.0, time.perf_counter()  # without measurements
+        self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
         self.stop_asked = self.stop_agreed = False
 
@@ -98,7 +100,7 @@ class ContinualTrainer(BaseSGDTemplate):
 
         found: a checkpoint to go on from; all that follows is as it would have been without the interruption.
         """
-        stream = list(experiences)
+        self.experiences = stream = list(experiences)
         self.is_training, self._stop_training = True, False
         self.model.train()
         self.since = time.perf_counter()
@@ -155,7 +157,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.totals = {of: batches.trained(of=of) for of in ("tokens", "bytes")}
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        """A new optimizer for each experience."""
+        """The optimizer of the experience."""
         self.model = self.model_adaptation()
         self.make_optimizer()
 
@@ -164,8 +166,12 @@ class ContinualTrainer(BaseSGDTemplate):
         return self.model
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """As the experience is configured."""
-        self.optimizer = make_optimizer(self.model, self._training_experience.config.optimizer)
+        """As the experience is configured: a new one, or the one of the experience before."""
+        settings = self._training_experience.config.optimizer
+        if settings.state == "carry":
+            self.optimizer = carry_on(self.optimizer, self.model, settings)
+        else:
+            self.optimizer = make_optimizer(self.model, settings)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """All optimizer steps of the experience."""
