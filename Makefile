@@ -8,7 +8,7 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 INSTALLED = $(VENV)/.clmed-$(shell sha256sum setup.cfg | cut -c1-12)
 LINKED = $(VENV)/.clmed-checkout
 
-.PHONY: help setup demo test test-full lint format wheel miniworld-table clean
+.PHONY: help setup demo test test-full lint format wheel miniworld-table speed-tables clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -48,6 +48,9 @@ wheel: setup  ## build dist/*.whl
 
 miniworld-table: setup  ## the table of docs/results/miniworld.md: 5 strategies x 3 seeds (11 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/miniworld.py
+
+speed-tables: setup  ## the tables of docs/results/speed.md, on an otherwise idle machine
+	$(BIN)/python benchmarks/speed.py
 
 clean:  ## remove what was built (not the environment, not runs)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

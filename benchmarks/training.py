@@ -1,27 +1,27 @@
-"""Training speed: clmed's trainer against a bare PyTorch loop, and each strategy against naive, in one run.
+"""Training speed and memory: clmed's trainer against a bare PyTorch loop and transformers.Trainer on the same full rows,
+and every strategy against naive, in one run.
 
-    python benchmarks/training.py [--rounds 6] [--threads 1]
+    OMP_NUM_THREADS=1 python benchmarks/training.py [--rounds 6]
 
-All train the same Llama on the same rows of MiniWorld (the bare loop finds its batches ready in memory). The variants
-take turns for several rounds, each from fresh weights; the figures are medians over the rounds, so that what else the
-machine does hits all alike. Prints a Markdown table.
+All train the same Llama on rows of MiniWorld; the peers find their batches ready in memory. The variants take turns,
+each in a process of its own from fresh weights. Prints a Markdown table.
 """
 
 import argparse
 import os
-import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # as `clmed run` sets it
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from measure import Pass, Variants, conditions, markdown, megabytes, ratio, speed, take_turns
+from torch.nn.functional import cross_entropy, pad
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from clmed.config import ExperimentConfig
+from clmed.data.batches import Batch
 from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
 from clmed.experiment import make_strategies
@@ -37,30 +37,27 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "naive": {},
     "replay": {"replay": {"ratio": 0.25, "from": GENERAL}},
     "interleave": {"interleave": {"every": 4, "from": GENERAL}},
+    "joint": {"joint": {"from": GENERAL, "general_epochs": 0.1}},
     "ewc": {"ewc": {"fisher_from": GENERAL}},
 }
 SHAPE = ["model.build.hidden_size=256", "model.build.layers=6", "model.build.intermediate_size=688"]
-SIZES = ["stream.0.tokens=12k", "stream.0.measure_at=[]", "training.micro_batch_size=8"]
+SIZES = ["stream.0.data=medical_texts", "stream.0.tokens=20k", "stream.0.measure_at=[]", "training.micro_batch_size=8"]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     config = load("experiments/base.yaml", [*SHAPE, *SIZES])
     tokenizer = load_tokenizer(config)
-    variants: dict[str, Callable[[], tuple[int, float]]] = {"bare PyTorch loop": partial(bare, config, tokenizer)}
+    variants: dict[str, Any] = {
+        "bare PyTorch loop": partial(bare, config, tokenizer),
+        "transformers.Trainer": partial(huggingface, config, tokenizer),
+    }
     for name, strategy in STRATEGIES.items():
         variants[f"clmed, {name}"] = partial(trained, config, tokenizer, strategy)
-    speeds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(options.rounds):
-        for name, run in variants.items():
-            tokens, seconds = run()
-            speeds[name].append(tokens / seconds)
-    print(table(speeds, options))
+    print(table(variants, options.rounds))
 
 
 def prepared(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> Any:
@@ -72,13 +69,19 @@ def prepared(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, given
     return new_model(config.model.build, tokenizer), corpus, strategies, scenario.streams["train"][0]
 
 
-def trained(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> tuple[int, float]:
-    """Tokens and seconds of clmed's trainer; what a strategy does before the first step is not counted."""
+def amounts(experience: Any) -> dict[str, float]:
+    """Positions (padding included) and tokens of an experience."""
+    counts = experience.batches.mixture.counts
+    return {"positions": float(counts.sum()) * 128, "tokens": float(experience.batches.trained()[-1])}
+
+
+def trained(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> Pass:
+    """clmed's trainer; what a strategy does before the first step takes memory, but no time here."""
     model, corpus, strategies, experience = prepared(config, tokenizer, given)
     clock = StepClock()
     trainer = ContinualTrainer(model=model, world=World(), corpus=corpus, strategies=strategies, watchers=[clock])
     trainer.train([experience])
-    return trainer.all_tokens, clock.seconds
+    return Pass(done=amounts(experience), seconds=clock.seconds)
 
 
 class StepClock:
@@ -93,8 +96,8 @@ class StepClock:
         self.seconds = time.perf_counter() - self.start
 
 
-def bare(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, float]:
-    """Tokens and seconds of the loop that anybody would write for this model and these batches."""
+def bare(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase) -> Pass:
+    """The loop that anybody would write for this model and these batches."""
     model, _, _, experience = prepared(config, tokenizer, {})
     windows = [experience.batches[step] for step in range(len(experience.batches))]
     model.train()
@@ -109,32 +112,64 @@ def bare(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[
             loss(model, batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
-    return int(experience.batches.trained()[-1]), time.perf_counter() - start
+    return Pass(done=amounts(experience), seconds=time.perf_counter() - start)
 
 
-def loss(model: LlamaForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """The same loss as the trainer's."""
     output = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
+    targets = pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
     losses = cross_entropy(output.logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=IGNORED)
     return (losses.view(len(batch["weight"]), -1).sum(dim=1) * batch["weight"]).sum()
 
 
-def table(speeds: dict[str, list[float]], options: argparse.Namespace) -> str:
-    """Median speeds, and the medians of the ratios within a round."""
-    lines = [
-        f"{options.rounds} rounds, {options.threads} thread(s), {os.cpu_count()} cores, torch {torch.__version__}",
-        "",
-        "| variant | tokens/s | to the bare loop | to naive |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, found in speeds.items():
-        ratios = [
-            statistics.median(one / other for one, other in zip(found, speeds[peer], strict=True))
-            for peer in ("bare PyTorch loop", "clmed, naive")
+def huggingface(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase) -> Pass:
+    """transformers.Trainer on the same rows in the same micro-batches."""
+    model, _, _, experience = prepared(config, tokenizer, {})
+    model.config.use_cache = False
+    windows = [experience.batches[step] for step in range(len(experience.batches))]
+    keys = ("input_ids", "position_ids", "labels")
+    rows = [{key: batch[key][row] for key in keys} for window in windows for batch in window for row in range(8)]
+    settings = config.stream[0].optimizer
+    arguments = TrainingArguments(
+        output_dir="/tmp/clmed-benchmark",
+        max_steps=len(windows),
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=len(windows[0]),
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine",
+        adam_beta2=settings.betas[1],
+        max_grad_norm=settings.clip,
+        train_sampling_strategy="sequential",
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows)
+    start = time.perf_counter()
+    trainer.train()
+    return Pass(done=amounts(experience), seconds=time.perf_counter() - start)
+
+
+def table(variants: Variants, rounds: int) -> str:
+    """Speeds by positions (padding too, as it costs the same), and the peak of memory above what was imported."""
+    found = take_turns(variants, rounds)
+    loop, naive = found["bare PyTorch loop"], found["clmed, naive"]
+    rows = [
+        [
+            name,
+            f"{speed(passes, 'positions'):,.0f}",
+            f"{speed(passes, 'tokens'):,.0f}",
+            f"{ratio(passes, loop, 'positions'):.1%}",
+            f"{ratio(passes, naive, 'positions'):.1%}",
+            f"{megabytes(passes):,.0f}",
+            f"{megabytes(passes) / megabytes(naive):.2f}",
         ]
-        lines.append(f"| {name} | {statistics.median(found):,.0f} | {ratios[0]:.1%} | {ratios[1]:.1%} |")
-    return "\n".join(lines)
+        for name, passes in found.items()
+    ]
+    header = ["variant", "positions/s", "tokens/s", "to the bare loop", "to naive", "peak MB", "peak to naive's"]
+    return f"{conditions(rounds)}\n\n{markdown(header, rows)}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""All tables of docs/results/speed.md, in one command: each benchmark in a process of its own, one after the other.
+
+    make speed-tables          (or: python benchmarks/speed.py [--data ../shared/data] [--only training finetuning])
+
+On an otherwise idle machine. Those that need real exams (--data, by default $CLMED_REAL_DATA) are left as they are where
+the folder is absent.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results" / "speed.md"
+# What is between <!-- NAME --> and <!-- end of NAME --> in the page, and the command that makes it.
+TABLES: dict[str, list[str]] = {
+    "training": ["training.py"],
+    "finetuning": ["finetuning.py", "--data", "{data}"],
+}
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CLMED_REAL_DATA", "../shared/data")))
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
+    options = parser.parse_args()
+    for name in options.only:
+        command = [part.format(data=options.data.resolve()) for part in TABLES[name]]
+        if "{data}" in TABLES[name] and not options.data.is_dir():
+            print(f"{name}: left as it is, there is no folder {options.data}")
+            continue
+        print(f"{name}: python benchmarks/{' '.join(command)}", flush=True)
+        made = subprocess.run(
+            [sys.executable, HERE / command[0], *command[1:]],
+            cwd=HERE.parent,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        write(name, made.stdout.strip())
+
+
+def write(name: str, made: str) -> None:
+    """Replace the part of the page between the marks of `name`."""
+    page = PAGE.read_text(encoding="utf-8")
+    part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if not part.search(page):
+        raise SystemExit(f"{PAGE} has no marks for {name}")
+    PAGE.write_text(part.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
