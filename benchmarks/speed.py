@@ -2,8 +2,8 @@
 
     make speed-tables          (or: python benchmarks/speed.py [--data ../shared/data] [--only training finetuning])
 
-On an otherwise idle machine. Those that need real exams (--data, by default $CLMED_REAL_DATA) are left as they are where
-the folder is absent.
+On an otherwise idle machine. Those that need real exams (--data, by default $CLMED_REAL_DATA) are left as they are
+where the folder is absent.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Training speed and memory: clmed's trainer against a bare PyTorch loop and transformers.Trainer on the same full rows,
-and every strategy against naive, in one run.
+"""Training speed and memory: clmed's trainer against a bare PyTorch loop and transformers.Trainer on the same rows, and
+every strategy against naive, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py [--rounds 6]
 
