@@ -75,6 +75,11 @@ def test_measurement_points() -> None:
     )
 
 
+def test_seeds_fit_what_draws_from_them(folder: Path) -> None:
+    assert validation.load("base.yaml", ["seed=4294967295"]).seed == 2**32 - 1
+    assert "seed: must be less than 4294967296" in complaint("seed=4294967296")
+
+
 def test_a_fingerprint_knows_the_order_of_strategies_only(folder: Path) -> None:
     one, other = (load("base.yaml", [f"strategy={order}"]) for order in ("{replay: , ewc: }", "{ewc: , replay: }"))
     assert fingerprint(one) != fingerprint(other)
@@ -169,6 +174,7 @@ def test_an_override_that_goes_nowhere(folder: Path, override: str, message: str
         ("threads: 1}", "precision: bf61}", "did you mean 'bf16'?"),
         ("name: base", "name: 2024", "name: must be text, not 2024 (put it in quotes)"),
         ("name: base", "name: ../base", "name: must be letters, digits,"),
+        ("heads: 4,", "heads: 4, seed: -1,", "model.build.seed: must be greater than or equal to 0"),
         ("training: {", "training: 3 #", "training: must be a section"),
         ("    epochs: 3", "    epochs: 0", "stream[0].epochs: must be greater than 0"),
         ("    tokens: 2.5M", "    tokens: 0", "stream[1].tokens: must be greater than 0"),

@@ -9,7 +9,7 @@ from clmed.complaints import InvalidSectionsError, Loc, Problem, did_you_mean, d
 from clmed.config.data import SourceConfig
 from clmed.config.evaluation import EvaluationConfig
 from clmed.config.model import ModelConfig
-from clmed.config.sections import Name, Section
+from clmed.config.sections import Name, Section, Seed
 from clmed.config.stream import ExperienceConfig
 from clmed.config.training import TrainingConfig
 
@@ -27,7 +27,7 @@ class ExperimentConfig(Section):
     """A whole run. No strategy at all means naive training, one experience after the other."""
 
     name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     data_root: Annotated[str, Field(min_length=1)] = "."
     model: ModelConfig
     data: dict[str, SourceConfig]

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from clmed.config.sections import Budgeted, Names, PositiveInt, Section, whole_rows
+from clmed.config.sections import Budgeted, Names, PositiveInt, Section, Seed, whole_rows
 from clmed.config.training import OptimizerConfig
 from clmed.quantities import Quantity
 
@@ -36,7 +36,7 @@ class BuildConfig(Section):
     context: Quantity
     tie_embeddings: bool = True
     tokenizer_from: Names = Field(min_length=1)
-    seed: int = 0
+    seed: Seed = 0
     pretrain: PretrainConfig | None = None
 
     @model_validator(mode="after")
