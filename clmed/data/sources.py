@@ -155,8 +155,8 @@ def _jsonl(path: Path) -> Iterator[Numbered]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON at column {error.colno} ({error.msg}).") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: {_malformed(error)}.") from error
         if not isinstance(record, dict):
             raise UserError(
                 f"{path}, line {number}: a record must be a JSON object ({{...}}), not {line.strip()[:40]}."
@@ -171,9 +171,9 @@ def _json(path: Path) -> Iterator[Numbered]:
         if error.msg == "Extra data":  # several values: one a line
             yield from _jsonl(path)
             return
-        raise UserError(
-            f"{path}, line {error.lineno}: malformed JSON at column {error.colno} ({error.msg})."
-        ) from error
+        raise UserError(f"{path}, line {error.lineno}: {_malformed(error)}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {_malformed(error)}.") from error
     entries: Iterable[tuple[Any, Any]]
     if isinstance(content, dict):
         entries = content.items()
@@ -187,6 +187,14 @@ def _json(path: Path) -> Iterator[Numbered]:
                 f"{path}, record {key}: a record must be a JSON object ({{...}}), not {str(record)[:40]!r}."
             )
         yield number, record
+
+
+def _malformed(error: ValueError | RecursionError) -> str:
+    """What `json.loads` found wrong; it also refuses numbers of thousands of digits, and what is nested too deeply."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"malformed JSON at column {error.colno} ({error.msg})"
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+    return f"malformed JSON ({reason})"
 
 
 def _parquet(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:

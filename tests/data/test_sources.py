@@ -88,6 +88,13 @@ BAD = {
         b'{"question": "a", "answer": "b"}\n{"question": \n',
         "x.jsonl, line 2: malformed JSON at column",
     ),
+    "json-nested": (
+        "x.jsonl",
+        b'{"question": "a", "answer": "b"}\n' + b"[" * 100_000,
+        "x.jsonl, line 2: malformed JSON (nested too deeply)",
+    ),
+    "json-number": ("x.jsonl", b'{"question": ' + b"9" * 5000 + b"}", "x.jsonl, line 1: malformed JSON (Exceeds the"),
+    "json-file-nested": ("x.json", b"[" * 100_000, "x.json: malformed JSON (nested too deeply)"),
     "json-line-list": ("x.jsonl", b'["a"]\n', "x.jsonl, line 1: a record must be a JSON object"),
     "json-broken": ("x.json", b'[{"question": "a",\n}]', "x.json, line 2: malformed JSON at column"),
     "json-answers": ("x.json", b'{"12377809": "yes"}', "x.json, record 12377809: a record must be a JSON object"),
