@@ -138,9 +138,10 @@ def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
 
 def tokens_text(tokens: float, digits: int = 3) -> str:
     """2_250_000_000 -> `2.25B`, as quantities are written in a configuration."""
+    rounded = float(f"{tokens:.{digits}g}")  # first: 999,950 is 1M, not 1e+03k
     for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if tokens >= unit:
-            return f"{tokens / unit:.{digits}g}{letter}"
+        if rounded >= unit:
+            return f"{rounded / unit:.{digits}g}{letter}"
     return f"{tokens:.0f}"
 
 

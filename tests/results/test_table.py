@@ -86,6 +86,8 @@ def test_what_was_not_measured_is_a_dash():
 
 def test_tokens_read_like_quantities_in_a_configuration():
     assert [tokens_text(n) for n in (0, 999, 400_000, 2_250_000_000)] == ["0", "999", "400k", "2.25B"]
+    assert [tokens_text(n) for n in (999_499, 999_500, 999_999_999)] == ["999k", "1M", "1B"]
+    assert tokens_text(999_950, digits=4) == "1M" and tokens_text(999_940, digits=4) == "999.9k"
 
 
 def test_long_names_break_after_their_separators():
