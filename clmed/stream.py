@@ -16,7 +16,7 @@ from clmed.data.batches import Batches
 from clmed.data.corpus import Corpus, Rows
 from clmed.data.mixture import Blend, schedule
 from clmed.errors import UserError
-from clmed.quantities import measurement_tokens
+from clmed.quantities import measurement_point, measurement_tokens
 from clmed.strategy import Strategy
 
 
@@ -129,10 +129,10 @@ def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
     epoch = sum(int(rows.tokens.sum()) for rows in own)
     found: dict[int, str] = {}
     for point in config.measure_at:
-        tokens = measurement_tokens(point, epoch)
-        step = int(np.searchsorted(trained, tokens))
-        # A budget in tokens ends at the nearest row, perhaps a few tokens short of its own end.
-        if step > batches.mixture.steps and tokens != config.tokens:
+        amount, unit = measurement_point(point)
+        step = int(np.searchsorted(trained, measurement_tokens(point, epoch)))
+        # A budget ends at the nearest row, perhaps a few tokens short of its own end.
+        if step > batches.mixture.steps and amount != (config.tokens if unit == "tokens" else config.epochs):
             raise UserError(
                 f"Experience {config.name!r}: measure_at {point!r} lies beyond its end, which is at {trained[-1]:,} "
                 f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier one or leave it out: the end is "

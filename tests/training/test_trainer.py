@@ -147,6 +147,15 @@ def test_measurement_points(tokenizer, make_model):
     assert seen[4][3] > seen[4][2]
 
 
+@pytest.mark.parametrize("epochs", [0.37, 0.5, 1, 1.5])
+def test_a_measurement_point_may_be_the_end(tokenizer, make_model, epochs):
+    """The rows of a part of an epoch seldom have just its tokens; the end is measured once, as the end."""
+    end = {"epochs": epochs, "measure_at": [f"{epochs} epochs"], "optimizer": {"lr": 1e-3}}
+    config = small_config({}, stream=[{"name": "a", "data": "medical", **end}])
+    experience = make_trainer(config, make_model(0), tokenizer, World()).stream[0]
+    assert experience.milestones == {}
+
+
 def test_measuring_changes_nothing_in_training(tokenizer, make_model):
     """Mode, random state, batches: a run with measurements ends with the weights of a run without."""
     stream = [{"name": "a", "data": "medical", "tokens": 6000, "measure_at": [1500, 3000], "optimizer": {"lr": 1e-3}}]
