@@ -4,12 +4,15 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from clmed.results.rundir import disk_errors
+
+LITERAL: Any = {"markup": False, "emoji": False}  # the [brackets] and :colons: of names are no markup
 
 
 class Voice(logging.Handler):
@@ -20,7 +23,7 @@ class Voice(logging.Handler):
 
     def __init__(self, quiet: bool) -> None:
         super().__init__()
-        self.console = Console(quiet=quiet)
+        self.console = Console(quiet=quiet, **LITERAL)
         self.log: Path | None = None
         self.unwritten: list[RenderableType] = []
         logging.getLogger("clmed").addHandler(self)
@@ -53,7 +56,7 @@ class Voice(logging.Handler):
             self.unwritten.append(what)
             return
         with disk_errors(self.log.parent), self.log.open("a", encoding="utf-8") as file:
-            Console(file=file, width=120).print(what, soft_wrap=isinstance(what, Text))
+            Console(file=file, width=120, **LITERAL).print(what, soft_wrap=isinstance(what, Text))
 
     @contextmanager
     def follow(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -239,7 +239,7 @@ def _progress(rows: Iterator[Row], title: str) -> Iterator[Row]:
         yield from rows
         return
     start, tokens = monotonic(), 0
-    told = TextColumn("{task.description}: {task.fields[tokens]:,} tokens")
+    told = TextColumn("{task.description}: {task.fields[tokens]:,} tokens", markup=False)
     with Progress(SpinnerColumn(), told, TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task(f"packing {title}", total=None, visible=False, tokens=0)
         for row in rows:
