@@ -40,6 +40,7 @@ class StrategyInfo:
     """A strategy as its source describes it; `parameters` has the names of the YAML (`from`, not `from_`).
 
     They are not `complete` where the source does not show all: `**kwargs`, or a base class that cannot be found.
+    cost: the syntax of its method of that name, its own or inherited; None where it has none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class StrategyInfo:
     doc: str
     parameters: Mapping[str, Parameter]
     complete: bool = True
+    cost: ast.FunctionDef | None = None
 
     @property
     def summary(self) -> str:
@@ -80,7 +82,8 @@ def find(name: str) -> StrategyInfo:
         hint = did_you_mean(class_name, source.classes)
         raise UserError(f"strategy '{name}': no class {class_name} in {path}{hint}")
     node = source.classes[class_name]
-    init = _meant(source, class_name, {}).init
+    meant = _meant(source, class_name, {})
+    init = meant.init
     positional = init is not None and len(init.args.posonlyargs) + len(init.args.args) > 1
     if init is not None and init in node.body and positional:
         raise UserError(
@@ -94,6 +97,7 @@ def find(name: str) -> StrategyInfo:
         doc=ast.get_docstring(node) or "",
         parameters=_parameters(init) if init is not None else {},
         complete=init is not None and init.args.kwarg is None and not positional,
+        cost=meant.cost,
     )
 
 
@@ -216,10 +220,11 @@ def _read(path: Path, module: str) -> _Source:
 class _StandIn:
     """An empty class with bases like those of one in a source, so that Python's own rules say what it inherits.
 
-    `init` is the syntax of `__init__`; None where it cannot be told.
+    `init`: the syntax of `__init__`, None where it cannot be told; `cost`: that of `cost`, None where there is none.
     """
 
     init: ClassVar[ast.FunctionDef | None] = NO_PARAMETERS
+    cost: ClassVar[ast.FunctionDef | None] = None
 
 
 class _Strategy(_StandIn):
@@ -250,9 +255,10 @@ def _meant(source: _Source, name: str, made: _Made) -> type[_StandIn]:
 
 
 def _stand_in(source: _Source, node: ast.ClassDef, made: _Made) -> type[_StandIn]:
-    own = [member for member in node.body if isinstance(member, ast.FunctionDef) and member.name == "__init__"]
-    # A decorator, such as that of dataclasses, may write one.
-    members = {"init": own[0] if own else None} if own or node.decorator_list else {}
+    own = {member.name: member for member in node.body if isinstance(member, ast.FunctionDef)}
+    # A decorator, such as that of dataclasses, may write an `__init__`.
+    members = {"init": own.get("__init__")} if "__init__" in own or node.decorator_list else {}
+    members |= {"cost": own["cost"]} if "cost" in own else {}
     generic = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
     try:
         bases = [_meant(source, ast.unparse(base), made) for base in generic]

@@ -24,6 +24,7 @@ def commands() -> None:
     A first session (MiniWorld, minutes on a laptop):
       clmed strategies                           what there is against forgetting
       clmed validate experiments/replay.yaml     find mistakes before any work starts
+      clmed plan experiments/replay.yaml         what it needs, and whether that fits
       clmed run experiments/naive.yaml           train and measure; writes runs/naive/
       clmed run experiments/replay.yaml
       clmed plot runs/naive runs/replay          the two, compared
@@ -61,6 +62,70 @@ def run(file: Path, overrides: tuple[str, ...], output: Path | None, overwrite: 
     from clmed import experiment
 
     experiment.run(config, output, overwrite)
+
+
+@commands.command()
+@click.argument("file", type=FILE)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="How many, all nodes together.")
+@click.option("--gpu", default="a100-80gb", show_default=True, help="Which: v100-32gb, a100-40gb, h100-80gb, ...")
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="The share of the GPU's peak that training reaches.",
+)
+@click.option("--gpus-per-node", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--host-memory", type=click.FloatRange(min=0, min_open=True), help="GiB of a node.")
+@click.option(
+    "--write-speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="GB/s to where checkpoints go, all nodes together.",
+)
+@click.option("--tokens", multiple=True, metavar="SOURCE=N", help="Tokens of a source, such as wiki=250M; may repeat.")
+def plan(
+    file: Path,
+    overrides: tuple[str, ...],
+    gpus: int,
+    gpu: str,
+    utilisation: float,
+    gpus_per_node: int,
+    host_memory: float | None,
+    write_speed: float,
+    tokens: tuple[str, ...],
+) -> None:
+    """Say what the experiment in FILE needs: tokens, FLOPs, memory by component, disk, time, energy, and if it fits.
+
+    Nothing is loaded or downloaded: the model's sizes come from its config.json (a folder, the Hugging Face cache, or
+    built in for the models of the paper). docs/planning.md has the formulas and a worked example.
+
+    \b
+    Examples:
+      clmed plan experiments/replay.yaml --gpu a100-40gb
+      clmed plan paper.yaml --gpus 160 --gpu v100-32gb --utilisation 0.4 --host-memory 512
+      clmed plan paper.yaml training.micro_batch_size=2 --gpus 16 --gpu h100-80gb --tokens encyclopedia=250M
+    """
+    from rich.console import Console
+
+    from clmed import config
+    from clmed.planning import estimate, report
+    from clmed.planning.gpus import find
+
+    made = estimate.Estimate(
+        config=config.load(file, overrides),
+        gpu=find(gpu),
+        ranks=gpus,
+        utilisation=utilisation,
+        per_node=gpus_per_node,
+        write_speed=write_speed * 1e9,
+        given=estimate.source_sizes(tokens),
+    )
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(
+        report.report(made, host_memory * report.GIB if host_memory else None)
+    )
 
 
 @commands.command()

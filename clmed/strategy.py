@@ -41,6 +41,19 @@ class Strategy(BaseSGDPlugin):
         """What an experience trains on."""
         return blend
 
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """What it adds to plain training, for `clmed plan`: any of the keys
+
+        copies  what it keeps beside the model, in fp32 copies of the trainable weights (sharded like them)
+        rows    rows that every rank runs forward and backward, beyond those trained
+        tokens  tokens trained beyond the domain's
+
+        size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source). `clmed plan` runs
+        this method without importing its file, on the parameters as they stand in the YAML: it may use them by their
+        names (`self.rows`; `self.from_`) and the builtins, and nothing else.
+        """
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to go on from here: tensors are local shards."""
         return {}

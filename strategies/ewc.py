@@ -53,6 +53,12 @@ class EWC(Strategy):
             corpus.rows(name, "fisher")
         return {}
 
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """A Fisher and an anchor for each penalty, and the rows whose gradients make the Fisher."""
+        past = size.experiences - 1 if self.past else 0
+        times = past + (1 if self.fisher_from else 0)
+        return {"copies": 2 * (min(times, 1) if self.mode == "online" else times), "rows": self.rows * times}
+
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Before the first experience: what the general data depends on."""
         if not self.penalties and self.fisher_from:

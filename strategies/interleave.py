@@ -1,5 +1,8 @@
 """Interleave: whole optimizer steps alternate between the domain and general text."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from clmed.data.corpus import Corpus
 from clmed.data.mixture import Blend, share_out
 from clmed.errors import UserError
@@ -26,3 +29,7 @@ class Interleave(Strategy):
         names = [name for name in self.names if name not in blend.domain]
         sizes = {name: float(corpus.rows(name).tokens.sum()) for name in names}
         return blend.add(alternated=share_out(1 / self.every, sizes))
+
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """The general steps, on top of the domain's."""
+        return {"tokens": size.domain_tokens / (self.every - 1)}

@@ -1,6 +1,7 @@
 """Joint: all data at once, the reference without an order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clmed.config import ExperienceConfig
 from clmed.data.corpus import Corpus
@@ -20,7 +21,7 @@ class Joint(Strategy):
     """
 
     def __init__(self, *, from_: list[str] = [], general_epochs: float = 1.0) -> None:  # noqa: B006 (read, never changed)
-        self.names, self.general_epochs = from_, general_epochs
+        self.from_, self.general_epochs = from_, general_epochs
         self.members: list[ExperienceConfig] = []
 
     def stream(self, experiences: Sequence[ExperienceConfig]) -> Sequence[ExperienceConfig]:
@@ -38,7 +39,11 @@ class Joint(Strategy):
         for member in self.members:
             for name, tokens in domain_blend(member, corpus).domain.items():
                 domain[name] = domain.get(name, 0.0) + tokens
-        general = {name: self.general_epochs * float(corpus.rows(name).tokens.sum()) for name in self.names}
+        general = {name: self.general_epochs * float(corpus.rows(name).tokens.sum()) for name in self.from_}
         total = sum(domain.values()) + sum(general.values())
         joint = Blend(domain=domain, mixed={}, alternated={}, budget=blend.budget)
         return joint.add(mixed={name: tokens / total for name, tokens in general.items()})
+
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """The passes over the general sources."""
+        return {"tokens": self.general_epochs * sum(size.tokens[name] for name in self.from_)}

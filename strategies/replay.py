@@ -1,6 +1,7 @@
 """Replay: keep rehearsing general text and past experiences."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from clmed.data.corpus import Corpus, Rows, reservoir
 from clmed.data.mixture import Blend, share_out
@@ -43,3 +44,7 @@ class Replay(Strategy):
         rows = {**{name: corpus.rows(name) for name in general}, **self.sources(phase, corpus)}
         sizes = {name: float(found.tokens.sum()) for name, found in rows.items()}
         return blend.add(mixed=share_out(self.ratio, sizes)) if sizes else blend
+
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """The replayed tokens, on top of the domain's."""
+        return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio)}

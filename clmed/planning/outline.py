@@ -1,4 +1,4 @@
-"""What a run is going to do, before it starts."""
+"""What a run is going to do, as it says itself before it begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,0 +1,67 @@
+"""What the strategies of a configuration add, as their own `cost` methods say."""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from clmed import catalogue
+from clmed.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source."""
+
+    experiences: int
+    domain_tokens: float
+    tokens: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's."""
+
+    copies: float = 0.0
+    rows: float = 0.0
+    tokens: float = 0.0
+
+
+def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:
+    """The sum over the strategies; UserError for one whose parameters or `cost` are wrong."""
+    total = {"copies": 0.0, "rows": 0.0, "tokens": 0.0}
+    for name, given in strategies.items():
+        for key, value in _declared(name, given, size).items():
+            if key not in total:
+                raise UserError(f"strategy '{name}': its cost() gives '{key}'; known are {', '.join(total)}.")
+            total[key] += value
+    return Cost(**total)
+
+
+def _declared(name: str, given: Mapping[str, Any], size: Size) -> Mapping[str, float]:
+    """What `cost` returns: run alone, because importing a strategy's file takes many seconds."""
+    info = catalogue.find(name)
+    if wrong := catalogue.problems(info, given):
+        raise UserError("; ".join(message for _, message in wrong) + ".")
+    if info.cost is None:
+        return {}
+    defaults = {key: ast.literal_eval(p.default) for key, p in info.parameters.items() if not p.required}
+    instance = SimpleNamespace(**catalogue.arguments({**defaults, **given}))
+    method = ast.FunctionDef(
+        name="cost",
+        args=ast.arguments(
+            posonlyargs=[], args=[ast.arg("self"), ast.arg("size")], kwonlyargs=[], kw_defaults=[], defaults=[]
+        ),
+        body=info.cost.body,
+        decorator_list=[],
+    )
+    scope: dict[str, Any] = {}
+    try:
+        exec(compile(ast.fix_missing_locations(ast.Module([method], [])), str(info.path), "exec"), scope)
+        return scope["cost"](instance, size)
+    except Exception as error:
+        raise UserError(
+            f"strategy '{name}': {info.path}, line {info.cost.lineno}: cost() cannot be worked out "
+            f"({type(error).__name__}: {error}); it may use its YAML parameters by their names, `size`, and builtins."
+        ) from error

@@ -1,0 +1,205 @@
+"""A model's tensors by their sizes, from its config.json: no weights are read, and for most models torch is not either.
+
+Llama, Mistral, Qwen2 and Qwen3 are counted from their published architecture; any other family is built on torch's
+meta device (some seconds, no memory).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clmed.config import ModelConfig
+from clmed.errors import UserError
+
+Tensors = tuple[tuple[int, int], ...]  # (first dimension, product of the others) of each
+
+_LLAMA_2 = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False}
+_7B = _LLAMA_2 | {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+}  # fmt: skip
+_13B = _LLAMA_2 | {
+    "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40,
+}  # fmt: skip
+KNOWN: dict[str, Mapping[str, Any]] = {  # by the last part of the hub id, so that a plan needs no network
+    "llama-2-7b-hf": _7B,
+    "llama-2-13b-hf": _13B,
+    "chinese-llama-2-7b": _7B | {"vocab_size": 55296},
+    "chinese-llama-2-13b": _13B | {"vocab_size": 55296},
+    "smollm2-135m": {
+        "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Sizes of a decoder: `block` the tensors of one of its `layers`, `root` those outside (embedding, norm, head)."""
+
+    name: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_width: int
+    vocabulary: int
+    tied: bool
+    block: Tensors
+    root: Tensors
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        return self.layers * numbers(self.block) + numbers(self.root)
+
+    def shard(self, ranks: int) -> int:
+        """The most weights that one of `ranks` holds: FSDP2 cuts the first dimension of each tensor, rounding up."""
+        return self.layers * numbers(self.block, ranks) + numbers(self.root, ranks)
+
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs of forward and backward per token in rows of `length`: 6 x the weights in matrix products (the input
+        embedding is none) + 12 x layers x heads x head width x length for attention.
+
+        The second term counts whole rows, masked or not. Source: Chowdhery et al., 2022 (PaLM), arXiv 2204.02311, B.
+        """
+        matrices = self.layers * sum(rows * columns for rows, columns in self.block if columns > 1)
+        matrices += self.vocabulary * self.hidden
+        return 6.0 * matrices + 12.0 * self.layers * self.heads * self.head_width * length
+
+
+def of(model: ModelConfig) -> ModelShape:
+    """The shape of a configured model. Raises UserError where no config.json can be found on this machine."""
+    if model.build is not None:
+        build = model.build
+        config: Mapping[str, Any] = {
+            "model_type": "llama",
+            "vocab_size": build.vocabulary,
+            "hidden_size": build.hidden_size,
+            "intermediate_size": build.intermediate_size or 4 * build.hidden_size,
+            "num_hidden_layers": build.layers,
+            "num_attention_heads": build.heads,
+            "num_key_value_heads": build.key_value_heads or build.heads,
+            "tie_word_embeddings": build.tie_embeddings,
+        }
+        return of_config("a small Llama made from scratch", config)
+    assert model.path is not None
+    return of_config(model.path, _config(model.path))
+
+
+def of_config(name: str, config: Mapping[str, Any]) -> ModelShape:
+    """The shape that a config.json describes."""
+    if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
+        return _built(name, config)
+    hidden, intermediate, heads = (config[f"{key}"] for key in ("hidden_size", "intermediate_size", _HEADS))
+    key_value_heads = config.get("num_key_value_heads") or heads
+    width = config.get("head_dim") or hidden // heads
+    tied = config.get("tie_word_embeddings", False)
+    return ModelShape(
+        name=name,
+        hidden=hidden,
+        intermediate=intermediate,
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        key_value_heads=key_value_heads,
+        head_width=width,
+        vocabulary=config["vocab_size"],
+        tied=tied,
+        block=_llama_block(config, hidden, intermediate, heads * width, key_value_heads * width, width),
+        root=((config["vocab_size"], hidden), (hidden, 1)) + (() if tied else ((config["vocab_size"], hidden),)),
+    )
+
+
+_HEADS = "num_attention_heads"
+
+
+def _llama_block(
+    config: Mapping[str, Any], hidden: int, intermediate: int, queries: int, keys: int, width: int
+) -> Tensors:
+    kind = config["model_type"]
+    block = [(queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries)]  # q, k, v, o
+    block += [(intermediate, hidden), (intermediate, hidden), (hidden, intermediate)]  # gate, up, down
+    block += [(hidden, 1), (hidden, 1)]  # norms
+    if kind == "qwen2" or config.get("attention_bias"):
+        block += [(queries, 1), (keys, 1), (keys, 1)] + ([] if kind == "qwen2" else [(hidden, 1)])
+    if kind == "qwen3":
+        block += [(width, 1), (width, 1)]  # norms of queries and keys
+    if config.get("mlp_bias"):
+        block += [(intermediate, 1), (intermediate, 1), (hidden, 1)]
+    return tuple(block)
+
+
+def numbers(tensors: Tensors, ranks: int = 1) -> int:
+    """The numbers in `tensors`, or the most of them that one of `ranks` holds."""
+    return sum(-(-rows // ranks) * columns for rows, columns in tensors)
+
+
+def _config(path: str) -> Mapping[str, Any]:
+    """The config.json of a folder, of the Hugging Face cache, or of the table above."""
+    file = Path(os.path.expanduser(path)) / "config.json"
+    if not file.is_file():
+        file = _cached(path) or file
+    if file.is_file():
+        try:
+            return json.loads(file.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{file} is not JSON: {error}.") from error
+    known = KNOWN.get(path.rstrip("/").rpartition("/")[2].lower())
+    if known is None:
+        raise UserError(
+            f"The shape of {path} is not known on this machine: there is no {path}/config.json, it is not in the "
+            f"Hugging Face cache, and it is none of those built in ({', '.join(KNOWN)}). "
+            "Give model.path a folder with its config.json."
+        )
+    return known
+
+
+def _cached(path: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:  # a path, not an id
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _built(name: str, config: Mapping[str, Any]) -> ModelShape:
+    """Any other family, built by transformers on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = config.get("model_type", "nothing")
+    try:
+        settings = AutoConfig.for_model(**config)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(settings)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{name}: transformers builds no causal language model of type {kind} ({error}).") from error
+    blocks = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
+    inside = {id(parameter) for parameter in blocks.parameters()}
+    outside = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    text = settings.get_text_config()
+    heads = text.num_attention_heads
+    return ModelShape(
+        name=name,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        layers=len(blocks),
+        heads=heads,
+        key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_width=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        vocabulary=text.vocab_size,
+        tied=bool(text.tie_word_embeddings),
+        block=_sizes(blocks[0].parameters()),
+        root=_sizes(outside),
+    )
+
+
+def _sizes(parameters: Any) -> Tensors:
+    return tuple((p.shape[0], p.numel() // p.shape[0]) for p in parameters)
