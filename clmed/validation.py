@@ -96,12 +96,13 @@ def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
 
 def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
     """Sources (and shots) that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
-    from clmed.evaluation.benchmarks import EXAMS, find
+    from clmed.evaluation.benchmarks import find
 
     for loc, benchmark in _exams(config):
-        if benchmark.benchmark not in EXAMS:
+        try:
+            exam = find(benchmark)
+        except UserError:
             continue  # told above
-        exam = find(benchmark)
         hub = benchmark.path or exam.layout.hub or ""
         local = resolve(config, benchmark.path) if benchmark.path is not None else None
         tests = exam.layout.files(local)

@@ -33,6 +33,10 @@ def test_a_leak_is_found_in_copies_links_and_hub_splits(folder: Path) -> None:
         ("mmlu", "CAIS/mmlu"),
         ("cmmlu", "haonan-li/cmmlu"),
         ("cmmlu, path: me/copy", "me/copy"),
+        ("medqa", "GBaker/MedQA-USMLE-4-options"),
+        ("cases", "gbaker/medqa-usmle-4-options"),
+        ("arc_easy", "allenai/ai2_arc"),
+        ("multiple_choice, path: me/quiz", "me/quiz"),
     ],
 )
 def test_no_split_of_a_benchmark_on_the_hub_that_has_its_test(
@@ -42,6 +46,45 @@ def test_no_split_of_a_benchmark_on_the_hub_that_has_its_test(
     overrides = [f"evaluation.gain=[{{benchmark: {benchmark}}}]", "evaluation.retention=[]", f"data.exam.path={path}"]
     assert f"whose split {split} of {path} it is" in complaint(*overrides, f"data.exam.split={split}")
     validation.load("base.yaml", [*overrides, "data.exam.split=train[:50%]"])
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "path", "split"),
+    [
+        ("medmcqa", "openlifescienceai/medmcqa", "validation"),
+        ("ceval", "ceval/ceval-exam", "val"),
+        ("piqa", "baber/piqa", "train+validation"),
+        ("pubmedqa", "qiaojin/PubMedQA", "train"),
+        ("mmlu, split: validation", "cais/mmlu", "validation"),
+    ],
+)
+def test_what_is_asked_may_be_another_split(folder: Path, benchmark: str, path: str, split: str) -> None:
+    overrides = [f"evaluation.gain=[{{benchmark: {benchmark}}}]", "evaluation.retention=[]", f"data.exam.path={path}"]
+    assert f"whose split {split} of {path} it is" in complaint(*overrides, f"data.exam.split={split}")
+    validation.load("base.yaml", [*overrides, "data.exam.split=auxiliary"])
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file"),
+    [
+        ("ceval, path: ceval", "ceval/val/law_val.csv"),
+        ("pubmedqa, path: pubmedqa", "pubmedqa/ori_pqal.json"),
+        ("medmcqa, path: quiz/dev.json", "quiz/dev.json"),
+        ("cases, of: cmexam, path: exams/test.csv", "exams/test.csv"),
+        ("multiple_choice, path: quiz/mine.parquet", "quiz/mine.parquet"),
+    ],
+)
+def test_files_of_every_kind_of_benchmark(folder: Path, benchmark: str, file: str) -> None:
+    for name in ("ceval/val/law_val.csv", "pubmedqa/ori_pqal.json", "quiz/dev.json", "quiz/mine.parquet"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"content of {name}\n", encoding="utf-8")
+    (folder / "copy.csv").write_bytes((folder / file).read_bytes())
+    gain = f"evaluation.gain=[{{benchmark: {benchmark}}}]"
+    validation.load("base.yaml", [gain])
+    for path in (file, "copy.csv"):
+        assert f"data.exam leaks questions of the benchmark '{benchmark.split(',')[0]}'" in complaint(
+            gain, f"data.exam.path={path}"
+        )
 
 
 def test_the_heldout_part_of_a_measured_source_is_nobodys_training_part(folder: Path) -> None:

@@ -193,11 +193,15 @@ def by_hand(kind: str, frame: pandas.DataFrame) -> dict[tuple[str, str], float]:
     scores["all", "accuracy"] = accuracy(frame)
     if kind == "cmexam":
         assert set(each.categories) <= {"single", "multiple"}
-        scores["all", "f1"] = 0.0
-        for letters, support in frame.gold.value_counts().items():
+        golds = frame.gold.value_counts()
+        scores["all", "f1"] = scores["all", "f1_macro"] = 0.0
+        for letters, support in golds.items():
             hits = ((frame.gold == letters) & frame.correct).sum()
             f1 = 2 * hits / (support + (frame.prediction == letters).sum())
             scores["all", "f1"] += f1 * support / len(frame)
+            scores["all", "f1_macro"] += f1 / len(golds)
+        shared = sum(len(set(gold) & set(said)) for gold, said in zip(frame.gold, frame.prediction, strict=True))
+        scores["all", "f1_letters"] = 2 * shared / (frame.gold.str.len().sum() + frame.prediction.str.len().sum())
     else:
         subjects = frame.groupby("subject").correct.mean()
         scores |= {(f"subject:{name}", "accuracy"): float(score) for name, score in subjects.items()}

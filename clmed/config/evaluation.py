@@ -4,8 +4,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clmed.config.sections import Name, Section, only_defaults
+from clmed.config.sections import Name, Names, PositiveInt, Section, only_defaults
 from clmed.quantities import Quantity
+
+
+class ColumnsConfig(Section):
+    """How the table of a `multiple_choice` benchmark is read: names of columns, and what an answer is.
+
+    choices: one column with all options, or a column for each; categories: columns whose values are categories;
+    several: may several options be right? answer_as: an index counts from 0, a number from 1; told by the file itself
+    where it can be.
+    """
+
+    question: str = "question"
+    choices: Annotated[Names, Field(min_length=1)] = ["choices"]
+    answer: str = "answer"
+    subject: str | None = None
+    categories: Names = []
+    several: bool = False
+    answer_as: Literal["letter", "text", "index", "number"] | None = None
 
 
 class BenchmarkConfig(Section):
@@ -21,6 +38,9 @@ class BenchmarkConfig(Section):
     shots_from: str | None = None
     scoring: Literal["letter", "text"] | None = None
     questions: Quantity | None = None
+    columns: ColumnsConfig = ColumnsConfig()
+    of: str | None = None
+    longer_than: PositiveInt | None = None
 
     @property
     def label(self) -> str:
@@ -35,6 +55,8 @@ class BenchmarkConfig(Section):
             )
         for_exams = ("path", "subset", "split", "shots", "shots_from", "scoring", "questions")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
+        only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
+        only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")
         return self
 
 

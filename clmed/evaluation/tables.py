@@ -27,7 +27,8 @@ class Layout:
     hub: the id that is read where no path is given; its `subset`, or one for each subject (`subsets`);
     splits: what the questions and the shots are called, on the hub and in a folder;
     subject: the column with the subject of a row, where one table holds several subjects;
-    folder: a pattern with {split} and one *, the subject; None: a local path is one file;
+    folder: a pattern with {split} and one *, the subject, where there is a file for each; None: a local path is one
+        file, or a folder that holds one of the name `file`;
     cells: the names of the cells of files without a header; ("choices", 4) are four cells as a list.
     """
 
@@ -38,6 +39,7 @@ class Layout:
     splits: Mapping[Part, str] = field(default_factory=lambda: {"test": "test", "dev": "train"})
     subject: str | None = None
     folder: str | None = None
+    file: str | None = None
     cells: tuple[str | tuple[str, int], ...] | None = None
 
     def split(self, part: Part, config: BenchmarkConfig) -> str:
@@ -48,7 +50,7 @@ class Layout:
         """The local files in which questions and shots are: the file itself, or those of a folder that is there."""
         if local is None or not local.exists():
             return []
-        return [local] if local.is_file() else sorted(local.glob("*/*.csv"))
+        return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
 
     def problems(self, config: BenchmarkConfig, local: Path | None) -> Iterator[tuple[str, str]]:
         """(key, what is wrong with it) for settings that cannot be met, without reading any rows."""
@@ -58,20 +60,26 @@ class Layout:
             return
         if config.subset is not None:
             yield "subset", f"is for hub data sets, but {local} is a local path"
-        if self.folder is None and local.is_dir():
+        if self.folder is None:
+            yield from self._problems_of_a_file(config, local)
+        elif local.exists():
+            parts: tuple[Part, ...] = ("test", "dev") if config.shots and config.shots_from is None else ("test",)
+            for split in (self.split(part, config) for part in parts):
+                if not (local / split).is_dir():
+                    yield "path", f"{local}: {config.benchmark} needs a folder with {split}/ in it"
+
+    def _problems_of_a_file(self, config: BenchmarkConfig, local: Path) -> Iterator[tuple[str, str]]:
+        if local.is_dir() and self.file is None:
             yield "path", f"{local} is a folder: {config.benchmark} needs one file, such as test.csv"
-        if self.folder is None and config.split is not None:
+        elif local.is_dir() and not (local / str(self.file)).is_file():
+            yield "path", f"{local}: {config.benchmark} needs a folder with {self.file} in it"
+        if config.split is not None:
             yield "split", f"is for hub data sets, but {local} is a local file"
-        if self.folder is None and config.shots and config.shots_from is None:
+        if not local.is_dir() and config.shots and config.shots_from is None:
             yield (
                 "shots",
-                f"shots of {config.benchmark} need shots_from, a file whose first rows are shown (not the test)",
+                f"shots of {config.benchmark} need shots_from, a file whose first rows are shown (not the test file)",
             )
-        if self.folder is not None and local.exists():
-            parts: tuple[Part, ...] = ("test", "dev") if config.shots and config.shots_from is None else ("test",)
-            for part in parts:
-                if not (local / (split := self.split(part, config))).is_dir():
-                    yield "path", f"{local}: {config.benchmark} needs a folder with {split}/ in it"
 
 
 def read_tables(layout: Layout, name: str, config: BenchmarkConfig, local: Path | None, part: Part) -> dict[str, Rows]:

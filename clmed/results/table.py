@@ -26,6 +26,7 @@ MOST_CATEGORIES = 3
 # As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
 MOST_COLUMNS = 7
 NAME_WIDTH = 12
+BASELINES = {"constant": "one letter", "majority": "majority"}
 
 
 class Column(NamedTuple):
@@ -40,7 +41,8 @@ def score_table(rows: Rows) -> Table:
     Accuracies in %, their changes in percentage points; perplexity in nats per token, where a negative change is the
     better one. A benchmark with at most three categories shows them in columns of their own (retention first), as long
     as there is room on a terminal 80 wide; subjects are never shown. A prefix that all benchmarks share ("synthetic-")
-    goes into the title.
+    goes into the title. The last rows are what can be had without reading the questions: always the letter that is
+    right most often, and each subject's most frequent answer.
     """
     columns, scores = _columns(rows), matrix(rows)
     prefix = _shared_prefix({column.key[0] for column in columns})
@@ -64,6 +66,11 @@ def score_table(rows: Rows) -> Table:
     for point, row in {row["point"]: row for row in rows}.items():
         cells = [score_cell(column.key[2], scores[column.key], point) for column in columns]
         table.add_row(f"{point} " + fold(row["experience"], NAME_WIDTH), tokens_text(row["tokens"]), *cells)
+    for name, label in BASELINES.items():
+        found = {(row["benchmark"], row["category"], row["metric"]): row[name] for row in rows if name in row}
+        if any(column.key in found for column in columns):
+            cells = [score_cell(column.key[2], {0: found.get(column.key, math.nan)}, 0) for column in columns]
+            table.add_row(label, "", *cells, style="dim")
     return table
 
 
@@ -123,7 +130,7 @@ def _shared_prefix(names: Collection[str]) -> str:
 
 def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
     """`41.3` and below it `+2.1`, coloured. `–` if it was not measured."""
-    if point not in points:
+    if math.isnan(points.get(point, math.nan)):
         return Text("–", style="dim")
     scale, digits = (100, 1) if metric == ACCURACY else (1, 3)
     cell = Text(f"{scale * points[point]:{digits + 3}.{digits}f}")

@@ -1,5 +1,6 @@
 """Scores against hand-made tables, a second implementation, and what chance must give."""
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -78,11 +79,14 @@ def test_cmexam_by_hand():
     B          1         2        1      1/2        1     2/3
     AB         2         1        1       1        1/2    2/3
     ""         0         1        0       not an answer: no weight
-    weighted: (3 * 4/5 + 1 * 2/3 + 2 * 2/3) / 6 = 4.4 / 6
+    weighted: (3 * 4/5 + 1 * 2/3 + 2 * 2/3) / 6 = 4.4 / 6; macro: (4/5 + 2/3 + 2/3) / 3 = 6.4 / 9
+    letters: 8 right ones, 6 predicted ones (2 As, 2 Bs, AB), 5 in common (A, A, B, A and B): 2 * 5 / 14
     """
     assert table(exam("A", "A", "A", "B", "AB", "AB"), ["A", "A", "B", "B", "AB", ""]) == {
         ("all", "accuracy"): (4 / 6, 6),
         ("all", "f1"): (pytest.approx(4.4 / 6), 6),
+        ("all", "f1_macro"): (pytest.approx(6.4 / 9), 6),
+        ("all", "f1_letters"): (pytest.approx(10 / 14), 6),
         ("multiple", "accuracy"): (1 / 2, 2),
         ("single", "accuracy"): (3 / 4, 4),
     }
@@ -94,20 +98,49 @@ def test_empty_predictions_are_wrong():
     assert table(exam("A", "A"), ["A", ""])["all", "f1"] == (pytest.approx(2 / 3), 2)
 
 
-def weighted_f1(truth: list[str], predicted: list[str]) -> float:
-    """The definition, once more."""
+def f1_by_definition(truth: list[str], predicted: list[str]) -> dict[str, float]:
+    """The definitions, once more: of answer strings, and of single letters."""
     support, guesses = Counter(truth), Counter(predicted)
     hits = Counter(t for t, p in zip(truth, predicted, strict=True) if t == p)
-    return sum(n * 2 * hits[each] / (n + guesses[each]) for each, n in support.items()) / len(truth)
+    each = {answer: 2 * hits[answer] / (n + guesses[answer]) for answer, n in support.items()}
+    common = sum(len(set(t) & set(p)) for t, p in zip(truth, predicted, strict=True))
+    return {
+        "f1": sum(n * each[answer] for answer, n in support.items()) / len(truth),
+        "f1_macro": sum(each.values()) / len(each),
+        "f1_letters": 2 * common / sum(map(len, [*truth, *predicted])),
+    }
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_f1_against_the_definition(seed):
+def test_f1_against_the_definition_and_the_published_rule(seed):
+    from sklearn.metrics import precision_recall_fscore_support
+
     rng = random.Random(seed)
     sets = ["A", "B", "C", "AB", "AC", "ABC"]
     truth = rng.choices(sets, k=60)
     predicted = [t if rng.random() < 0.4 else rng.choice([*sets, "", "D"]) for t in truth]
-    assert table(exam(*truth), predicted)["all", "f1"][0] == pytest.approx(weighted_f1(truth, predicted))
+    rows = table(exam(*truth), predicted)
+    for metric, value in f1_by_definition(truth, predicted).items():
+        assert rows["all", metric][0] == pytest.approx(value)
+    published = precision_recall_fscore_support(truth, predicted, average="weighted", zero_division=0)[2]
+    assert rows["all", "f1"][0] == pytest.approx(published)
+
+
+def test_baselines_stand_beside_every_score():
+    """A is right most often, and so always said; b and c have other majorities."""
+    rows = {row["category"]: row for row in scores(benchmark("mmlu", *SUBJECTS), PREDICTED)}
+    assert (rows["all"]["constant"], rows["all"]["majority"]) == (4 / 7, 1)
+    assert (rows["subject:b"]["constant"], rows["subject:b"]["majority"]) == (0, 1)
+    exams = {row["metric"]: row for row in reversed(scores(exam("AB", "AB", "AB", "A", "A", "C"), [""] * 6))}
+    assert exams["accuracy"]["constant"] == 2 / 6 and exams["accuracy"]["majority"] == 3 / 6
+    assert exams["f1"]["constant"] == pytest.approx(f1_by_definition(["AB"] * 3 + ["A", "A", "C"], ["A"] * 6)["f1"])
+    tie = scores(benchmark("mmlu", ("a", "C", ()), ("a", "B", ())), ["", ""])
+    assert tie[0]["constant"] == tie[0]["majority"] == 0.5
+
+
+def test_skipped_rows_are_counted_in_every_row():
+    partial = dataclasses.replace(exam("A", "B"), reasons=("test.csv, line 3: no known answer",))
+    assert {row["skipped"] for row in scores(partial, ["A", "A"])} == {1}
 
 
 def test_constant_answers(real_data):
@@ -118,6 +151,9 @@ def test_constant_answers(real_data):
     assert rows["all", "accuracy"] == (share, 1000)
     assert rows["all", "f1"] == (pytest.approx(share * 2 * share / (1 + share)), 1000)
     assert rows["multiple", "accuracy"] == (0.0, 31)
+    for row in scores(real, [""] * 1000):
+        if row["category"] == "all" and row["metric"] != "f1_letters":
+            assert row["constant"] == row["majority"] == rows["all", row["metric"]][0]
 
 
 @pytest.mark.parametrize("kind", ["mmlu", "cmmlu", "cmexam"])

@@ -1,41 +1,30 @@
 """The published files are read whole; every odd row follows its rule or is refused with file and line."""
 
-import csv
 import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
-from clmed.evaluation.benchmarks import EXAMS, load_benchmark
+from clmed.evaluation.benchmarks import EXAMS
 from clmed.evaluation.benchmarks import cmmlu as cmmlu_module
 from clmed.evaluation.benchmarks import mmlu as mmlu_module
+from tests.exam_files import load
+from tests.exam_files import table as write
 
 ROW = ["Which?", "one", "two", "three", "four", "B"]
 
 
-def write(path: Path, rows: list[list]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
-def load(benchmark: str, local: Path | None, shots_local: Path | None = None, **settings):
-    return load_benchmark(BenchmarkConfig(benchmark=benchmark, **settings), local, shots_local)
-
-
 def mmlu(folder: Path, *rows: list, subject: str = "anatomy", dev: list | None = None) -> Path:
-    write(folder / "test" / f"{subject}_test.csv", list(rows))
+    write(folder / "test" / f"{subject}_test.csv", *rows)
     if dev is not None:
-        write(folder / "dev" / f"{subject}_dev.csv", dev)
+        write(folder / "dev" / f"{subject}_dev.csv", *dev)
     return folder
 
 
 def cmexam(path: Path, *rows: list, header: tuple = ("Question", "Options", "Answer", "Explanation")) -> Path:
-    return write(path, [list(header), *rows])
+    return write(path, list(header), *rows)
 
 
 @pytest.fixture
@@ -203,9 +192,7 @@ def test_own_categories(tmp_path):
         (),
         ("other", "health"),
     ]
-    write(
-        folder / "categories.csv", [["subject", "category"], ["my_topic", "mine"], ["my_topic", "x"], ["anatomy", "x"]]
-    )
+    write(folder / "categories.csv", ["subject", "category"], ["my_topic", "mine"], ["my_topic", "x"], ["anatomy", "x"])
     assert [question.categories for question in load("mmlu", folder).questions] == [
         ("x",),
         ("mine", "x"),
@@ -278,7 +265,7 @@ def test_missing_and_misnamed_files(tmp_path):
     with pytest.raises(UserError, match=r"anatomy_test\.csv"):
         load("mmlu", tmp_path)
     with pytest.raises(UserError, match=r"other\.csv must be named <subject>_test\.csv"):
-        write(mmlu(tmp_path, ROW) / "test" / "other.csv", [ROW])
+        write(mmlu(tmp_path, ROW) / "test" / "other.csv", ROW)
         load("mmlu", tmp_path)
 
 
@@ -292,7 +279,7 @@ def test_missing_and_misnamed_files(tmp_path):
     ],
 )
 def test_malformed_categories(tmp_path, rows, reason):
-    write(mmlu(tmp_path, ROW) / "categories.csv", rows)
+    write(mmlu(tmp_path, ROW) / "categories.csv", *rows)
     with pytest.raises(UserError, match=f"categories.csv.*{reason}"):
         load("mmlu", tmp_path)
 
@@ -363,7 +350,7 @@ def test_cmmlu_of_the_hub(hub, monkeypatch):
     monkeypatch.setitem(EXAMS, "cmmlu", dataclasses.replace(EXAMS["cmmlu"], layout=layout))
     configs = ""
     for subject in names:
-        write(hub / f"{subject}.csv", [["", "Question", "A", "B", "C", "D", "Answer"], [0, *ROW]])
+        write(hub / f"{subject}.csv", ["", "Question", "A", "B", "C", "D", "Answer"], [0, *ROW])
         files = "".join(f"  - {{split: {split}, path: {subject}.csv}}\n" for split in ("dev", "test"))
         configs += f"- config_name: {subject}\n  data_files:\n{files}"
     (hub / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
@@ -386,7 +373,7 @@ def test_cmexam_of_the_hub(hub):
 def test_what_the_hub_lacks(tmp_path, hub):
     with pytest.raises(UserError, match=r"subset all, split test.*cannot be loaded"):
         load("mmlu", None, path=str(tmp_path / "nothing"))
-    write(hub / "test.csv", [["question", "answer"], ["Q", "A"]])
+    write(hub / "test.csv", ["question", "answer"], ["Q", "A"])
     with pytest.raises(UserError, match="lacks the columns Question, Options, Answer; it has question, answer"):
         load("cmexam", None, path=str(hub))
 

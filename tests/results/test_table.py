@@ -36,6 +36,19 @@ def test_a_row_for_each_point_with_score_and_change():
     assert lines[at + 1 : at + 3] == [["1", "study", "1.5M", "41.1"], ["+16.1"]]
 
 
+def test_what_can_be_had_without_reading_stands_at_the_end():
+    rows = [
+        {"point": 0, "tokens": 0, "experience": "base", "role": "gain", "category": "all", "score": 0.5} | row
+        for row in (
+            {"benchmark": "exam", "metric": "accuracy", "constant": 0.21, "majority": 0.3},
+            {"benchmark": "text", "metric": "nats_per_token"},
+        )
+    ]
+    lines = [line.split() for line in rendered(rows)]
+    at = lines.index(["0", "base", "0", "50.0", "0.500"])
+    assert lines[at + 1 : at + 3] == [["one", "letter", "21.0", "–"], ["majority", "30.0", "–"]]
+
+
 def test_fits_80_columns_and_shows_both_halves_of_what_was_forgotten():
     rows = [
         {"point": 0, "tokens": 0, "experience": "base", "benchmark": f"synthetic-{name}", "category": category}

@@ -1,12 +1,14 @@
 """What a benchmark of questions is: its description (`Exam`), and the questions read for one configuration."""
 
+import string
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from clmed.config import BenchmarkConfig
-from clmed.data.exams import parse_answer
+from clmed.data.exams import parse_answer, parse_options
 from clmed.data.templates import ask_by_letter, ask_by_text
 from clmed.evaluation.tables import Layout, Part, Rows, read_tables
 
@@ -118,8 +120,58 @@ def as_text(cell: Any) -> str:
     return "" if cell is None or cell != cell else str(cell)
 
 
+def clean(cell: Any) -> str:
+    """A cell as text without outer spaces: for questions that are asked in clmed's own words anyway."""
+    return as_text(cell).strip()
+
+
 def right_letters(value: Any, options: Mapping[str, str]) -> str:
     """The right letters, sorted; nothing where the answer is not known. An integer counts the options from 0."""
     if isinstance(value, int):
         value = dict(enumerate(options)).get(value, value)
     return parse_answer(as_text(value), options)
+
+
+def lettered(cells: Sequence[Any]) -> dict[str, str]:
+    """Options without letters: A, B, C, … in their order. Empty ones at the end are options that the question lacks.
+    ValueError for more than 26."""
+    texts = list(map(clean, cells))
+    while texts and not texts[-1]:
+        texts.pop()
+    if len(texts) > len(string.ascii_uppercase):
+        raise ValueError(f"there are {len(texts)} options, more than letters")
+    return dict(zip(string.ascii_uppercase, texts, strict=False))
+
+
+def options_of(cell: Any) -> dict[str, str]:
+    """The options in one cell, by letter, in whichever of the usual forms they are.
+
+    {"A": text, …} (one that is null is an option that this question lacks), a list of {key, value} or of {label, text},
+    {"label": […], "text": […]}, a list of texts, or lines `A text`. Labels become letters by their place ("1" is A).
+    ValueError for anything else.
+    """
+    if isinstance(cell, Mapping) and {"label", "text"} <= set(cell):
+        return lettered(cell["text"])
+    if isinstance(cell, Mapping):
+        return _keyed(sorted(cell.items()))
+    if isinstance(cell, list) and cell and all(isinstance(option, Mapping) for option in cell):
+        if all("text" in option for option in cell):
+            return lettered([option["text"] for option in cell])
+        if all({"key", "value"} <= set(option) for option in cell):
+            return _keyed([(option["key"], option["value"]) for option in cell])
+    if isinstance(cell, list) and not any(isinstance(option, Mapping) for option in cell):
+        return lettered(cell)
+    return parse_options(cell)
+
+
+def _keyed(pairs: Sequence[tuple[Any, Any]]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for key, value in pairs:
+        letter = unicodedata.normalize("NFKC", str(key)).strip().upper()
+        if letter not in string.ascii_uppercase or len(letter) != 1:
+            raise ValueError(f"the option {str(key)[:40]!r} has no letter")
+        if options and letter <= next(reversed(options)):
+            raise ValueError(f"option {letter} comes after option {next(reversed(options))}")
+        if value is not None:
+            options[letter] = clean(value)
+    return options
