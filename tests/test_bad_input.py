@@ -87,6 +87,15 @@ def test_a_malformed_row_of_a_benchmark(run: Run) -> None:
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("shots", ["", ", shots: 2, shots_from: cmexam/synthetic_train.csv"])
+def test_a_question_longer_than_the_model_takes(run: Run, shots: str) -> None:
+    long = "which word " * 500
+    Path("exam.csv").write_text(f'Question,Options,Answer\nWhich?,"A a\nB b",A\n{long},"A a\nB b",A\n')
+    done = run(f"evaluation.gain=[{{benchmark: cmexam, path: {Path('exam.csv').absolute()}{shots}}}]")
+    done.is_mistake("cmexam: 1 of 2 questions are longer", "512 positions (the first: cmexam, question 2)")
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.config import BenchmarkConfig, EvaluationConfig
 from clmed.data.corpus import Corpus
+from clmed.errors import UserError
 from clmed.evaluation.aggregate import scores
 from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
 from clmed.evaluation.encoding import Request, token_counts
@@ -120,14 +121,26 @@ def _exam(
 def _prompts(
     benchmark: Benchmark, shots: int, tokenizer: PreTrainedTokenizerBase, positions: int
 ) -> tuple[list[Prompt], list[int]]:
-    """Every question's prompt with as many shots as fit, and how many these are."""
+    """Every question's prompt with as many shots as fit, and how many these are.
+
+    Raises UserError for questions that do not fit without any.
+    """
     questions = benchmark.questions
     prompts = [prompt(benchmark, question, shots) for question in questions]
     shown = [shots] * len(prompts)
     long = [i for i, asked in enumerate(prompts) if _bytes(asked) > positions]
-    for left in range(shots - 1, -1, -1):
+    for left in range(shots - 1, -2, -1):
+        if not long:
+            break
         counts = token_counts(tokenizer, [_request(questions[i], prompts[i], shown[i]) for i in long])
         long = [i for i, count in zip(long, counts, strict=True) if count > positions]
+        if long and left < 0:
+            first = questions[long[0]]
+            raise UserError(
+                f"{benchmark.name}: {len(long):,} of {len(questions):,} questions are longer without any shots than the "
+                f"model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a model "
+                "with more positions, or delete them from the file."
+            )
         for i in long:
             prompts[i], shown[i] = prompt(benchmark, questions[i], left), left
     return prompts, shown
