@@ -232,6 +232,7 @@ def test_malformed_mmlu_rows(tmp_path, row, reason):
         ("", "A", "letter|no options"),
         ("A 甲\nB 乙", "C", "answer 'C'"),
         ("A 甲\nB 乙", "AAB", "twice"),
+        ("\n".join(f"{letter} 甲" for letter in "ABCDEFGHIJK"), "A", "11 options have too many sets"),
     ],
 )
 def test_malformed_cmexam_rows(tmp_path, options, answer, reason):

@@ -25,6 +25,8 @@ from clmed.evaluation.benchmarks.exam import Benchmark, Exam, Item, Question, Re
 from clmed.evaluation.benchmarks.registry import find
 from clmed.evaluation.tables import Rows, read_categories
 
+MOST_OPTIONS = 10  # where every set of them is an answer: 1,023 of ten
+
 
 def load_benchmark(config: BenchmarkConfig, local: Path | None, shots_local: Path | None = None) -> Benchmark:
     """Read the benchmark of `config` from `local`, or from the hub where that is None.
@@ -125,6 +127,8 @@ def _check(exam: Exam, item: Item) -> None:
         raise ValueError("the question is blank" if blank[0] == "question" else f"option {blank[0]} is blank")
     if len(item.options) < 2:
         raise ValueError("there is only one option" if item.options else "there are no options")
+    if exam.several and len(item.options) > MOST_OPTIONS:
+        raise ValueError(f"{len(item.options)} options have too many sets to ask for each (at most {MOST_OPTIONS})")
     if len(item.answer) > 1 and not exam.several:
         raise ValueError(f"{exam.name} has one right option, not {item.answer}")
 
