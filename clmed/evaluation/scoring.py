@@ -8,7 +8,7 @@ hooks, adapters and what a model does to its logits all apply, and it works on o
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,9 +114,19 @@ def check(model: PreTrainedModel) -> None:
         raise ValueError(f"scoring needs sdpa or eager attention, the model has {config._attn_implementation}")
     if others := set(getattr(config, "layer_types", None) or ()) - WINDOWED - {"full_attention"}:
         raise ValueError(f"scoring needs attention in every layer, the model has {', '.join(sorted(others))}")
-    inner = getattr(model, "get_base_model", lambda: model)()
-    if "position_ids" not in inspect.signature(type(inner).forward).parameters or getattr(config, "alibi", False):
+    if "position_ids" not in parameters(model) or getattr(config, "alibi", False):
         raise ValueError("scoring needs a model that takes position_ids")
+
+
+def parameters(model: PreTrainedModel) -> Collection[str]:
+    """The names of what `forward` takes (an adapter's hides those of the model in it)."""
+    inner = getattr(model, "get_base_model", lambda: model)()
+    return inspect.signature(type(inner).forward).parameters
+
+
+def cached(model: PreTrainedModel, cache: Cache | None) -> dict[str, Cache | None]:
+    """The argument that takes keys and values: since transformers 5.24 most models call it `cache`."""
+    return {"cache" if "cache" in parameters(model) else "past_key_values": cache}
 
 
 def plan(requests: Sequence[Request], encoded: Sequence[Encoded], batch_tokens: int) -> list[Batch]:
@@ -179,7 +189,7 @@ def run_prefix(model: PreTrainedModel, prefix: np.ndarray) -> Cache:
     # Without the config every layer keeps all keys: `longest` sees to it that no window is exceeded.
     cache = DynamicCache()
     tokens = torch.from_numpy(prefix)[None].to(model.device)
-    model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(input_ids=tokens, use_cache=True, logits_to_keep=1, **cached(model, cache))
     return Cache(layers=[SharedLayer(keys, values) for keys, values, _ in cache])
 
 
@@ -190,9 +200,9 @@ def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None) -> list[
         input_ids=layout.input_ids,
         attention_mask=layout.mask,
         position_ids=layout.position_ids,
-        past_key_values=cache,
         use_cache=cache is not None,
         logits_to_keep=layout.predicting,
+        **cached(model, cache),
     ).logits
     trees = [row.tree for row in batch.rows]
     rows = torch.from_numpy(np.repeat(np.arange(len(trees)), [len(tree.targets) for tree in trees])).to(logits.device)

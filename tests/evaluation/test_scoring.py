@@ -162,6 +162,11 @@ def test_questions_that_are_the_same_or_begin_another(make_model, tokenizer):
     )
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_nothing_that_is_going_away_is_used(make_model, tokenizer, requests_):
+    score(make_model(), tokenizer, requests_, batch_tokens=700)
+
+
 def test_absolute_positions(tokenizer, requests_):
     torch.manual_seed(0)
     settings = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=512)
