@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from clmed import catalogue
 from clmed.config import ExperimentConfig, dump, resolve
+from clmed.data.cleaning import LeftOut, left_out
 from clmed.data.corpus import Corpus
 from clmed.errors import StoppedError, UserError
+from clmed.evaluation.contamination import contaminated, questions
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.scoring import longest
 from clmed.planning import PhasePlan, Plan, duration
@@ -75,17 +78,21 @@ def _run(
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
     strategies = make_strategies(config)
+    dropped = left_out(config, partial(questions, config), voice.scanning)
+    leaked = contaminated(config, voice.scanning)
     with voice.status("reading and tokenising"):
         tokenizer = load_tokenizer(config)
-        corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
-        to_build = first_rank_says(world, needs_building(config))
-        model = untrained_base(config, world, tokenizer) if to_build else load_base(config, world, tokenizer)
+        corpus = Corpus.of(config, tokenizer, config.training.sequence_length, dropped)
+        to_build = first_rank_says(world, needs_building(config, dropped))
+        load = partial(load_base, config, world, tokenizer, left_out=dropped)
+        model = untrained_base(config, world, tokenizer) if to_build else load()
         benchmarks = make_benchmarks(
             config.evaluation,
             path_of=lambda path: resolve(config, path),
             corpus=corpus,
             tokenizer=tokenizer,
             positions=longest(model),
+            contaminated=leaked,
             say=voice.say,
             follow=voice.follow,
         )
@@ -100,11 +107,11 @@ def _run(
             ranks=world.ranks,
         )
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
-    voice.say(_plan(config, model, scenario.streams["train"], world, speed).table())
+    voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
 
     if to_build:
         voice.say("making the base model (once; it is kept for all runs with this configuration)")
-        model = load_base(config, world, tokenizer, watchers=[bar])
+        model = load(watchers=[bar])
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
     checkpoints = Checkpoints(directory.checkpoints, world=world, keep=config.training.checkpoints_kept)
     trainer = ContinualTrainer(
@@ -218,7 +225,12 @@ def make_strategies(config: ExperimentConfig) -> list[Strategy]:
 
 
 def _plan(
-    config: ExperimentConfig, model: PreTrainedModel, stream: list[Experience], world: World, speed: float
+    config: ExperimentConfig,
+    model: PreTrainedModel,
+    stream: list[Experience],
+    world: World,
+    speed: float,
+    dropped: LeftOut,
 ) -> Plan:
     phases = []
     for experience in stream:
@@ -241,7 +253,7 @@ def _plan(
         benchmarks=[benchmark.label for benchmark in config.evaluation.gain + config.evaluation.retention],
         ranks=world.ranks,
         seconds_per_token=speed,
-        build_tokens=build_tokens(config) if needs_building(config) else 0,
+        build_tokens=build_tokens(config, dropped) if needs_building(config, dropped) else 0,
     )
 
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from clmed import catalogue
 from clmed.catalogue import StrategyInfo
 from clmed.complaints import Loc, Places, Problem, describe, did_you_mean, dotted
-from clmed.config import BASE_ONLY, PAST, BenchmarkConfig, ExperimentConfig, data_folder, load_with_places, resolve
+from clmed.config import (
+    BASE_ONLY,
+    NOT_READING,
+    PAST,
+    BenchmarkConfig,
+    ExperimentConfig,
+    data_folder,
+    load_with_places,
+    resolve,
+)
 from clmed.errors import UserError
 
 NOWHERE: Places = {}
@@ -126,7 +135,7 @@ def _heldout_leaks(config: ExperimentConfig) -> Iterator[Problem]:
     """Sources with the records of one whose held-out part is measured, split otherwise: they would train on it."""
     every = [*config.evaluation.gain, *config.evaluation.retention]
     for measured in dict.fromkeys(benchmark.perplexity for benchmark in every if benchmark.perplexity is not None):
-        wanted = config.data[measured].model_dump(exclude={"path", "subset", "split", "base_only"})
+        wanted = config.data[measured].model_dump(exclude=NOT_READING)
         for name, source in config.data.items():
             differ = [key for key, value in wanted.items() if getattr(source, key) != value]
             if differ and _same_records(config, name, measured):

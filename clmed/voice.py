@@ -1,18 +1,31 @@
 """What a run says: on the terminal and in its log, from the first rank alone."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from clmed.data.scanning import Batch
 from clmed.results.rundir import disk_errors
 
 LITERAL: Any = {"markup": False, "emoji": False}  # the [brackets] and :colons: of names are no markup
+
+
+def scanning(console: Console, what: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, with a line on a terminal that says how far the search is: a stream has no known end."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.fields[found]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, found="")
+        size = documents = 0
+        for batch in batches:
+            yield batch
+            size, documents = size + batch.bytes, documents + len(batch.numbers)
+            bar.update(task, found=f"{documents:,} documents, {size / 1e6:,.0f} MB")
 
 
 class Voice(logging.Handler):
@@ -65,6 +78,10 @@ class Voice(logging.Handler):
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.advance(task, done)
+
+    def scanning(self, what: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of a text that is searched, and how far it is."""
+        return scanning(self.console, what, batches)
 
     def status(self, what: str) -> AbstractContextManager[object]:
         """A spinner while something short goes on."""

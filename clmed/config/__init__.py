@@ -5,7 +5,7 @@ data are relative to `data_root`, all others (data_root itself, models, strategy
 What can only be told by looking at the disk is checked in clmed/validation.py.
 """
 
-from clmed.config.data import SourceConfig
+from clmed.config.data import NOT_READING, SourceConfig
 from clmed.config.evaluation import BenchmarkConfig, EvaluationConfig
 from clmed.config.experiment import BASE_ONLY, PAST, ExperimentConfig
 from clmed.config.loading import data_folder, dump, fingerprint, load, load_with_places, resolve
@@ -16,6 +16,7 @@ from clmed.config.training import OptimizerConfig, TrainingConfig
 
 __all__ = [
     "BASE_ONLY",
+    "NOT_READING",
     "PAST",
     "BenchmarkConfig",
     "BuildConfig",

@@ -6,11 +6,16 @@ from pydantic import Field, model_validator
 
 from clmed.config.sections import Section, Share, only_defaults
 
+# The keys that say where a source lies and what it is for, not how its records are read.
+NOT_READING = {"path", "subset", "split", "base_only", "deduplicate", "decontaminate"}
+
 
 class SourceConfig(Section):
     """Records of one file or hub data set; `heldout` and `fisher` are the shares of documents kept from training.
 
     A source that is `base_only` may be named in `model.build` only: no strategy and no experience learns from it.
+    `deduplicate` drops documents that repeat earlier ones, of this source or of one above it; `decontaminate` drops
+    those that hold a question of a benchmark.
     """
 
     path: Annotated[str, Field(min_length=1)]
@@ -25,6 +30,8 @@ class SourceConfig(Section):
     heldout: Share = 0.05
     fisher: Share = 0.05
     base_only: bool = False
+    deduplicate: bool = False
+    decontaminate: bool = False
 
     @model_validator(mode="after")
     def _shares(self) -> "SourceConfig":

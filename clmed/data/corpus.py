@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+NOTHING: Mapping[str, frozenset[int]] = {}
 COUNTS = ("tokens", "supervised", "bytes")
 
 
@@ -57,23 +58,35 @@ class Corpus:
         paths: Mapping[str, Path | None],
         tokenizer: "PreTrainedTokenizerBase",
         length: int,
+        left_out: Mapping[str, frozenset[int]] = NOTHING,
     ) -> None:
-        """paths: the local file of each source, None for one of the hub; length: tokens of a row."""
+        """paths: the local file of each source, None for one of the hub; length: tokens of a row; left_out: records to
+        pass over, by source (see clmed.data.cleaning)."""
         self.sources, self.paths, self.tokenizer, self.length = sources, paths, tokenizer, length
+        self.left_out = left_out
+        for name, source in sources.items():
+            if (source.deduplicate or source.decontaminate) and name not in left_out:
+                raise ValueError(f"data.{name} is to be cleaned, but nobody has found out what is to be left out of it")
         self._rows: dict[tuple[str, str], Rows] = {}
 
     @staticmethod
-    def of(config: ExperimentConfig, tokenizer: "PreTrainedTokenizerBase", length: int) -> "Corpus":
+    def of(
+        config: ExperimentConfig,
+        tokenizer: "PreTrainedTokenizerBase",
+        length: int,
+        left_out: Mapping[str, frozenset[int]] = NOTHING,
+    ) -> "Corpus":
         """The sources of an experiment as rows of `length` tokens."""
         paths = {name: resolve(config, source.path) for name, source in config.data.items()}
-        return Corpus(sources=config.data, paths=paths, tokenizer=tokenizer, length=length)
+        return Corpus(sources=config.data, paths=paths, tokenizer=tokenizer, length=length, left_out=left_out)
 
     def rows(self, name: str, part: Part = "train") -> Rows:
         """The rows of one part of a source. Raises UserError for a name that is no source."""
         if name not in self.sources:
             raise UserError(f"There is no source {name!r} to take rows from; there are {', '.join(self.sources)}.")
         if (name, part) not in self._rows:
-            arguments: dict[str, Any] = {"tokenizer": self.tokenizer, "length": self.length}
+            without = self.left_out.get(name, frozenset())
+            arguments: dict[str, Any] = {"tokenizer": self.tokenizer, "length": self.length, "left_out": without}
             self._rows[name, part] = Rows.of(prepare(name, self.sources[name], self.paths[name], part, **arguments))
         return self._rows[name, part]
 

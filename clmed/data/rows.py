@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clmed.config import SourceConfig, fingerprint
+from clmed.config import NOT_READING, SourceConfig, fingerprint
 from clmed.data import exams, formats, packing, sources, templates
 from clmed.data.cache import build_once, cache_dir
 from clmed.data.formats import Document, Pieces
@@ -48,11 +48,13 @@ class EmptyPartError(UserError):
 @dataclass(kw_only=True)
 class Counts(Losses):
     """What went into the rows of one part. documents: of this part, before packing; skipped: records of the whole
-    source without a text, a question or an answer; bytes: UTF-8 bytes of the text that the rows hold; longest: tokens
-    of the longest document; lengths: documents of 1 token, of 2 to 3, of 4 to 7, and so on in powers of two."""
+    source without a text, a question or an answer; dropped: its records that were left out; bytes: UTF-8 bytes of the
+    text that the rows hold; longest: tokens of the longest document; lengths: documents of 1 token, of 2 to 3, of 4 to
+    7, and so on in powers of two."""
 
     documents: int = 0
     skipped: int = 0
+    dropped: int = 0
     rows: int = 0
     tokens: int = 0
     supervised: int = 0
@@ -88,7 +90,7 @@ def document_texts(name: str, source: SourceConfig, local: Path | None, part: Pa
 def source_fingerprint(source: SourceConfig, local: Path | None) -> str:
     """16 hex digits for the content of a source and how it is read, this code included; not for where its file lies."""
     content = [local.suffix, _digest(local)] if local else [sources.load_hub(source)._fingerprint]
-    settings = source.model_dump(mode="json", exclude={"path", "subset", "split", "base_only"})
+    settings = source.model_dump(mode="json", exclude=NOT_READING)
     code = [Path(module.__file__ or "").read_bytes() for module in (exams, formats, packing, sources, templates)]
     code.append(Path(__file__).read_bytes())
     return fingerprint([content, settings, hashlib.sha256(b"".join(code)).hexdigest()])
@@ -102,21 +104,24 @@ def prepare(
     tokenizer: "PreTrainedTokenizerBase",
     length: int,
     cache: Path | None = None,
+    left_out: frozenset[int] = frozenset(),
 ) -> "Dataset":
     """The packed rows of one part of a source, from the cache or made now; the columns are the fields of `Row`.
 
     Texts are split over rows, questions with answers stay whole (see packing). Several processes may call this at the
     same time: one makes the rows and the others wait. What was left out is told by a warning and kept in `counts`.
+    left_out: numbers of records that are passed over (see clmed.data.cleaning).
     Raises UserError, with the file and the line, for input that cannot be used, and when the part is empty.
     """
     from datasets import Dataset
 
-    key = fingerprint([source_fingerprint(source, local), _tokenizer_fingerprint(tokenizer)])
+    without = [sorted(left_out)] if left_out else []
+    key = fingerprint([source_fingerprint(source, local), _tokenizer_fingerprint(tokenizer), *without])
     folder = (cache or cache_dir()) / "rows" / f"{part}-{length}-{key}"
 
     def make(partial: Path) -> None:
         tally = Counts()
-        documents = _documents(_pieces(source, local, part, tally), tokenizer, tally)
+        documents = _documents(_pieces(source, local, part, tally, left_out), tokenizer, tally)
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         rows = pack(documents, length, pad_id, split=source.format == "text", losses=tally)
         _write(partial / "rows.arrow", _counted(_progress(rows, f"{name} ({part})"), tally), length)
@@ -151,9 +156,14 @@ def _digest(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
 
 
-def _pieces(source: SourceConfig, local: Path | None, part: Part, tally: Counts) -> Iterator[Pieces]:
-    """The documents of one part; `tally.skipped` counts the records that hold none."""
+def _pieces(
+    source: SourceConfig, local: Path | None, part: Part, tally: Counts, left_out: frozenset[int] = frozenset()
+) -> Iterator[Pieces]:
+    """The documents of one part; `tally.skipped` counts the records that hold none, `tally.dropped` those left out."""
     for number, record in sources.records(source, local):
+        if number in left_out:
+            tally.dropped += 1
+            continue
         try:
             pieces = formats.texts(source, record)
             wanted = bool(pieces) and part_of("".join(text for text, _ in pieces), source) == part
@@ -189,6 +199,7 @@ def _refuse_empty(name: str, source: SourceConfig, part: Part, length: int, tall
     if not tally.documents:
         share = "" if part == "train" else f", whose share is {getattr(source, part)}"
         skipped = f" ({tally.skipped:,} records have no text)" if tally.skipped else ""
+        skipped += f" ({tally.dropped:,} are left out: deduplicate, decontaminate)" if tally.dropped else ""
         raise EmptyPartError(
             f"data.{name}: no document of {source.path} falls in the part {part!r}{share}{skipped}. "
             "More documents or other shares (fisher, heldout) are needed."

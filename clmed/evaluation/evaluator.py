@@ -19,6 +19,7 @@ from clmed.data.corpus import Corpus
 from clmed.errors import UserError
 from clmed.evaluation.aggregate import scores
 from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from clmed.evaluation.contamination import NOTHING, Found, marked
 from clmed.evaluation.encoding import Request, token_counts
 from clmed.evaluation.perplexity import perplexity
 from clmed.evaluation.prompts import Prompt, prompt
@@ -54,11 +55,13 @@ def make_benchmarks(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     positions: int,
+    contaminated: Found = NOTHING,
     say: Callable[[str], None] = lambda message: None,
     follow: Follow = _unseen,
 ) -> list[BenchmarkExperience]:
     """Every configured benchmark, read and turned into prompts; `positions`: the most tokens that the model takes.
 
+    contaminated: questions that are scored apart, since training text holds them (clmed.evaluation.contamination);
     say: tells what is left out or shortened; follow: shows how a measurement gets on.
     """
     made = []
@@ -68,7 +71,7 @@ def make_benchmarks(
                 made.append(_perplexity(config, role, corpus, evaluation.batch_tokens))
             else:
                 local, shots = (None if path is None else path_of(path) for path in (config.path, config.shots_from))
-                benchmark = load_benchmark(config, local, shots)
+                benchmark = marked(load_benchmark(config, local, shots), contaminated)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
                 made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say, follow))

@@ -22,6 +22,7 @@ from clmed.results.metrics import (
     retention,
 )
 
+CLEAN, CONTAMINATED = "clean", "contaminated"  # categories: questions that do not, or do, occur in training text
 MOST_CATEGORIES = 3
 # As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
 MOST_COLUMNS = 7
@@ -89,9 +90,14 @@ def summary(rows: Rows) -> str:
 
 
 def categories(rows: Rows, benchmark: str) -> list[str]:
-    """The categories that a table or figure can show apart: at most three, subjects never; else none."""
+    """The categories that a table or figure can show apart: at most three, subjects never; else none.
+
+    Where questions were found in training text, these and the others are shown before all other categories.
+    """
     found = dict.fromkeys(row["category"] for row in rows if row["benchmark"] == benchmark)
     shown = [name for name in found if name != WHOLE and not name.startswith("subject:")]
+    if CONTAMINATED in shown:
+        return [name for name in (CLEAN, CONTAMINATED) if name in shown]
     return shown if len(shown) <= MOST_CATEGORIES else []
 
 

@@ -19,7 +19,8 @@ from clmed.config import (
     fingerprint,
 )
 from clmed.data.cache import build_once, cache_dir
-from clmed.data.corpus import Corpus
+from clmed.data.cleaning import LeftOut
+from clmed.data.corpus import NOTHING, Corpus
 from clmed.stream import make_scenario
 from clmed.training.export import save_model
 from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
@@ -29,7 +30,7 @@ from clmed.training.trainer import ContinualTrainer
 RECIPE = 2  # raised when a change of the code changes the weights that come out
 
 
-def base_folder(config: ExperimentConfig, build: BuildConfig) -> Path:
+def base_folder(config: ExperimentConfig, build: BuildConfig, left_out: LeftOut = NOTHING) -> Path:
     """Where the base of this configuration is cached, by the content of everything that makes it."""
     names = [*build.tokenizer_from, *(build.pretrain.data if build.pretrain else [])]
     recipe = {
@@ -38,11 +39,20 @@ def base_folder(config: ExperimentConfig, build: BuildConfig) -> Path:
         "sources": sources_fingerprint(config, names),
         "versions": [torch.__version__, transformers.__version__],
     }
+    without = {
+        name: sorted(left_out[name]) for name in (build.pretrain.data if build.pretrain else []) if name in left_out
+    }
+    if any(without.values()):
+        recipe["left_out"] = without
     return cache_dir() / "models" / fingerprint(recipe)
 
 
 def build_base(
-    config: ExperimentConfig, build: BuildConfig, tokenizer: PreTrainedTokenizerBase, watchers: Sequence[Any] = ()
+    config: ExperimentConfig,
+    build: BuildConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    watchers: Sequence[Any] = (),
+    left_out: LeftOut = NOTHING,
 ) -> Path:
     """Make the base model unless it is cached: this process alone, on the CPU, whatever the number of ranks."""
 
@@ -50,7 +60,7 @@ def build_base(
         alone = World()  # even where there are other ranks
         model = new_model(build, tokenizer)
         if build.pretrain is not None:
-            corpus = Corpus.of(config, tokenizer, build.pretrain.sequence_length)
+            corpus = Corpus.of(config, tokenizer, build.pretrain.sequence_length, left_out)
             experience, training = _as_experience(build.pretrain)
             scenario = make_scenario([experience], training=training, corpus=corpus, strategies=[], seed=build.seed)
             ContinualTrainer(model=model, world=alone, corpus=corpus, watchers=watchers).train(
@@ -58,7 +68,7 @@ def build_base(
             )
         save_model(model, tokenizer, folder / "model", alone)
 
-    return build_once(base_folder(config, build), make) / "model"
+    return build_once(base_folder(config, build, left_out), make) / "model"
 
 
 def _as_experience(pretrain: PretrainConfig) -> tuple[ExperienceConfig, TrainingConfig]:
@@ -78,15 +88,19 @@ def _as_experience(pretrain: PretrainConfig) -> tuple[ExperienceConfig, Training
 
 
 def load_base(
-    config: ExperimentConfig, world: World, tokenizer: PreTrainedTokenizerBase, watchers: Sequence[Any] = ()
+    config: ExperimentConfig,
+    world: World,
+    tokenizer: PreTrainedTokenizerBase,
+    watchers: Sequence[Any] = (),
+    left_out: LeftOut = NOTHING,
 ) -> PreTrainedModel:
     """The base model, on its device and sharded; where it has to be made, the first rank makes it."""
     model = config.model
     if model.build is not None:
-        folder = build_base(config, model.build, tokenizer, watchers) if world.main else None
+        folder = build_base(config, model.build, tokenizer, watchers, left_out) if world.main else None
         if world.mesh is not None:
             dist.barrier()
-        model = ModelConfig(path=str(folder or build_base(config, model.build, tokenizer)))
+        model = ModelConfig(path=str(folder or build_base(config, model.build, tokenizer, left_out=left_out)))
     return shard(load_model(model, config.training.sequence_length), world, config.training)
 
 
@@ -97,19 +111,19 @@ def untrained_base(config: ExperimentConfig, world: World, tokenizer: PreTrained
     return model.to(world.device)  # type: ignore[arg-type]
 
 
-def needs_building(config: ExperimentConfig) -> bool:
+def needs_building(config: ExperimentConfig, left_out: LeftOut = NOTHING) -> bool:
     """Whether the base is still to be made."""
     build = config.model.build
-    return build is not None and not (base_folder(config, build) / "model").is_dir()
+    return build is not None and not (base_folder(config, build, left_out) / "model").is_dir()
 
 
-def build_tokens(config: ExperimentConfig) -> int:
+def build_tokens(config: ExperimentConfig, left_out: LeftOut = NOTHING) -> int:
     """Tokens that the base will be pretrained on."""
     build = config.model.build
     if build is None or build.pretrain is None:
         return 0
     if build.pretrain.tokens is not None:
         return build.pretrain.tokens
-    corpus = Corpus.of(config, load_tokenizer(config), build.pretrain.sequence_length)
+    corpus = Corpus.of(config, load_tokenizer(config), build.pretrain.sequence_length, left_out)
     tokens = sum(int(corpus.rows(name).tokens.sum()) for name in build.pretrain.data)
     return round(tokens * (build.pretrain.epochs or 0))

@@ -1,0 +1,82 @@
+"""The configured benchmarks' questions, looked for in what a run trains on; results tell found ones from the others."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from clmed.config import BenchmarkConfig, ExperimentConfig, resolve
+from clmed.data.cleaning import Searched, Watch, touches_in, unseen
+from clmed.data.contamination import Asked
+from clmed.evaluation.benchmarks import Benchmark, load_benchmark
+from clmed.results.table import CLEAN, CONTAMINATED
+
+Found = Mapping[str, Collection[tuple[str, int]]]
+"""Benchmark's label -> (subject, index) of the questions that occur in training text."""
+NOTHING: Found = {}
+
+
+def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
+    """The benchmarks that have questions."""
+    every = [*config.evaluation.gain, *config.evaluation.retention]
+    return [benchmark for benchmark in every if benchmark.benchmark is not None]
+
+
+def questions(config: ExperimentConfig) -> list[Asked]:
+    """All questions of all benchmarks, also those that a sample (`questions: 100`) does not ask."""
+    found = []
+    for benchmark in exams(config):
+        whole = benchmark.model_copy(update={"questions": None, "shots": 0, "shots_from": None})
+        local = None if benchmark.path is None else resolve(config, benchmark.path)
+        for question in load_benchmark(whole, local).questions:
+            letters = list(question.options)
+            found.append(
+                Asked(
+                    benchmark=benchmark.label,
+                    subject=question.subject,
+                    index=question.index,
+                    stem=question.stem,
+                    options=tuple(question.options.values()),
+                    right=tuple(letters.index(letter) for letter in question.answer),
+                )
+            )
+    return found
+
+
+def trained_sources(config: ExperimentConfig) -> list[str]:
+    """The sources that the stream, the strategies and the making of the base learn from."""
+    pretrain = config.model.build.pretrain if config.model.build is not None else None
+    named = {name for experience in config.stream for name in experience.data} | set(pretrain.data if pretrain else ())
+    for parameters in config.strategy.values():
+        named |= {name for key, value in parameters.items() if key.endswith("from") for name in _names(value)}
+    return [name for name in config.data if name in named]
+
+
+def _names(value: Any) -> Iterable[str]:
+    values = value if isinstance(value, list) else [value]
+    return [name for name in values if isinstance(name, str)]
+
+
+def contaminated(config: ExperimentConfig, watch: Watch = unseen) -> Found:
+    """The questions that a document holds, of a train part of a source that is trained on and not decontaminated."""
+    names = [name for name in trained_sources(config) if not config.data[name].decontaminate]
+    searched = Searched(questions(config) if names else ())
+    found: dict[str, set[tuple[str, int]]] = {}
+    for name in names if searched.questions else ():
+        for touch in touches_in(config, name, searched, watch):
+            if touch.part == "train" and touch.whole:
+                asked = searched.questions[touch.question]
+                found.setdefault(asked.benchmark, set()).add((asked.subject, asked.index))
+    return found
+
+
+def marked(benchmark: Benchmark, found: Found) -> Benchmark:
+    """With the category `clean` or `contaminated` for each question; as it is when none of its questions was found."""
+    held = found.get(benchmark.name, ())
+    marks = [CONTAMINATED if (question.subject, question.index) in held else CLEAN for question in benchmark.questions]
+    if CONTAMINATED not in marks:
+        return benchmark
+    questions = (
+        dataclasses.replace(question, categories=(*question.categories, mark))
+        for question, mark in zip(benchmark.questions, marks, strict=True)
+    )
+    return dataclasses.replace(benchmark, questions=tuple(questions))
