@@ -59,7 +59,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, package: ModuleType, name: str, **
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["run", "--help"], ["strategies"], ["validate", "good.yaml"], ["plan", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], ["strategies"], ["validate", "good.yaml"], ["plan", "--help"]],
 )
 def test_light_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
     done = clmed_with(*arguments, modules=True)
