@@ -13,6 +13,7 @@ from clmed.catalogue import StrategyInfo
 from clmed.complaints import Loc, Places, Problem, describe, did_you_mean, dotted
 from clmed.config import (
     BASE_ONLY,
+    LOCAL_SUFFIXES,
     NOT_READING,
     PAST,
     BenchmarkConfig,
@@ -75,6 +76,9 @@ def _sources(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
             yield ("data", name, "subset"), f"data.{name}.subset is for hub data sets, but {local} is a local path"
         if local is not None and local.is_dir():
             yield ("data", name, "path"), f"data.{name}.path: {local} is a folder: name one file of it"
+        elif local is not None and local.exists() and local.suffix not in LOCAL_SUFFIXES:
+            kinds = ", ".join(LOCAL_SUFFIXES)
+            yield ("data", name, "path"), f"data.{name}.path: unknown kind of file '{local.name}'; read are {kinds}"
 
 
 def _exams(config: ExperimentConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:

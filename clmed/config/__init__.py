@@ -8,7 +8,7 @@ What can only be told by looking at the disk is checked in clmed/validation.py.
 from clmed.config.data import NOT_READING, SourceConfig
 from clmed.config.evaluation import BenchmarkConfig, EvaluationConfig
 from clmed.config.experiment import BASE_ONLY, PAST, ExperimentConfig
-from clmed.config.loading import data_folder, dump, fingerprint, load, load_with_places, resolve
+from clmed.config.loading import LOCAL_SUFFIXES, data_folder, dump, fingerprint, load, load_with_places, resolve
 from clmed.config.model import BuildConfig, ModelConfig, PretrainConfig
 from clmed.config.sections import Section
 from clmed.config.stream import ExperienceConfig
@@ -16,6 +16,7 @@ from clmed.config.training import OptimizerConfig, TrainingConfig
 
 __all__ = [
     "BASE_ONLY",
+    "LOCAL_SUFFIXES",
     "NOT_READING",
     "PAST",
     "BenchmarkConfig",
