@@ -50,7 +50,7 @@ def run(file: Path, overrides: tuple[str, ...], output: Path | None, overwrite: 
     Examples:
       clmed run experiments/replay.yaml
       clmed run experiments/replay.yaml name=replay-10 strategy.replay.ratio=0.1 seed=1
-      clmed run experiments/ewc.yaml stream.0.epochs=2 "strategy.ewc.fisher_from=[general]"
+      clmed run experiments/ewc.yaml stream.0.tokens=1M "strategy.ewc.fisher_from=[english_texts]"
     """
     from clmed import validation
 
@@ -146,22 +146,28 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @commands.command()
-@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-def validate(files: tuple[Path, ...]) -> None:
+@click.argument("arguments", nargs=-1, required=True, metavar="FILE... [KEY=VALUE]...")
+def validate(arguments: tuple[str, ...]) -> None:
     """Check experiment files: keys, values, paths, strategies and their parameters, leaks of test questions.
 
     Nothing is trained or downloaded. Every mistake is told with its file and line; the exit code is 2 if there is any.
+    KEY=VALUE replaces a value in each of the files, as in `clmed run`.
 
     \b
-    Example:
-      clmed validate experiments/*.yaml
+    Examples:
+      clmed validate experiments/naive.yaml experiments/replay.yaml
+      clmed validate experiments/replay.yaml strategy.replay.ratio=0.1
     """
     from clmed import validation
 
+    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    files = [argument for argument in arguments if argument not in overrides]
+    if not files:
+        raise click.UsageError("Missing argument 'FILE...'.")
     mistakes = []
     for file in files:
         try:
-            config = validation.load(file)
+            config = validation.load(file, overrides)
         except UserError as error:
             mistakes.append(str(error))
             continue

@@ -1,6 +1,7 @@
 """The command line: exit codes, messages without a traceback, and no heavy imports where none are needed."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 import clmed
-from clmed import cli
+from clmed import cli, validation
+
+REPOSITORY = Path(__file__).parent.parent
 
 GOOD = """\
 name: good
@@ -83,6 +86,22 @@ def test_validate_tells_all_mistakes_of_all_files(folder: Path) -> None:
     ]
 
 
+def test_validate_takes_the_overrides_of_run(folder: Path) -> None:
+    done = clmed_with("validate", "good.yaml", "worse.yaml", "data.general.path=general.jsonl", "seed=1")
+    assert done.returncode == 0 and done.stdout.count(": fine") == 2
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_the_examples_of_the_help_are_valid(command: str) -> None:
+    lines = (cli.commands.commands[command].help or "").splitlines()
+    examples = [shlex.split(line)[2:] for line in lines if line.strip().startswith(f"clmed {command} ")]
+    assert len(examples) >= 2
+    for arguments in examples:
+        files = [REPOSITORY / argument for argument in arguments if argument.endswith(".yaml")]
+        for file in files:
+            validation.load(file, arguments[len(files) :])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +112,7 @@ def test_validate_tells_all_mistakes_of_all_files(folder: Path) -> None:
         (["run", "good.yaml", "seed"], "command line: 'seed' is not of the form key=value"),
         (["run"], "Missing argument 'FILE'"),
         (["plot"], "Missing argument 'RUN...'"),
+        (["validate", "seed=1"], "Missing argument 'FILE...'"),
         (["walk"], "No such command 'walk'"),
     ],
 )

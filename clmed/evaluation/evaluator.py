@@ -140,9 +140,9 @@ def _prompts(
         if long and left < 0:
             first = questions[long[0]]
             raise UserError(
-                f"{benchmark.name}: {len(long):,} of {len(questions):,} questions are longer without any shots than the "
-                f"model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a model "
-                "with more positions, or delete them from the file."
+                f"{benchmark.name}: {len(long):,} of {len(questions):,} questions are longer, without any shots, than "
+                f"the model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a "
+                "model with more positions, or delete them from the file."
             )
         for i in long:
             prompts[i], shown[i] = prompt(benchmark, questions[i], left), left
