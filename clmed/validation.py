@@ -77,8 +77,8 @@ def _sources(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
         if local is not None and local.is_dir():
             yield ("data", name, "path"), f"data.{name}.path: {local} is a folder: name one file of it"
         elif local is not None and local.exists() and local.suffix not in LOCAL_SUFFIXES:
-            kinds = ", ".join(LOCAL_SUFFIXES)
-            yield ("data", name, "path"), f"data.{name}.path: unknown kind of file '{local.name}'; read are {kinds}"
+            unknown = f"data.{name}.path: {local}: unknown kind of file '{local.suffix}'"
+            yield ("data", name, "path"), f"{unknown}; the kinds read are {', '.join(LOCAL_SUFFIXES)}"
 
 
 def _exams(config: ExperimentConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:

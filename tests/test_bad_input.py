@@ -61,7 +61,7 @@ def test_mistakes_of_the_configuration(run: Run, override: str, words: str) -> N
         ("line.jsonl", '{"text": "A."}\n{"text": \n', ", line 2: malformed JSON"),
         ("latin.csv", ROWS.encode() + "Süden\n".encode("latin-1"), ", line 202: not UTF-8"),
         ("letters.parquet", "no Parquet at all", "cannot be read as Parquet"),
-        ("notes.docx", ROWS, "unknown kind of file 'notes.docx'"),
+        ("notes.docx", ROWS, "unknown kind of file '.docx'"),
     ],
 )
 def test_mistakes_in_the_data(run: Run, name: str, content: str | bytes, words: str) -> None:

@@ -216,7 +216,7 @@ def test_an_override_that_goes_nowhere(folder: Path, override: str, message: str
         ("data_root: .", "data_root: nowhere", "data_root: no folder 'nowhere'"),
         ("encyclopedia.jsonl", "encyclopaedia.jsonl", "data.encyclopedia.path: no file or folder 'encyclopae"),
         ("path: general.jsonl", "path: mmlu", "is a folder: name one file of it"),
-        ("path: general.jsonl", "path: base.yaml", "data.general.path: unknown kind of file 'base.yaml'; read "),
+        ("path: general.jsonl", "path: base.yaml", "data.general.path: base.yaml: unknown kind of file '.yaml'"),
         ("path: general.jsonl", "subset: en, path: general.jsonl", "data.general.subset is for hub data sets"),
         ("path: exams/test.csv", "path: exams/tests.csv", "did you mean 'test.csv'?"),
         ("path: exams/test.csv", "path: ./exams", "cmexam needs one file"),
