@@ -34,7 +34,7 @@ from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.table import score_table, summary
 from clmed.strategy import Strategy
 from clmed.stream import Experience, make_scenario
-from clmed.training.base import build_tokens, load_base, needs_building, untrained_base
+from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.export import save_model
 from clmed.training.loss import seconds_per_token
@@ -86,6 +86,7 @@ def _run(
         to_build = first_rank_says(world, needs_building(config, dropped))
         load = partial(load_base, config, world, tokenizer, left_out=dropped)
         model = untrained_base(config, world, tokenizer) if to_build else load()
+        refuse_unknown_tokens(model, tokenizer)
         benchmarks = make_benchmarks(
             config.evaluation,
             path_of=lambda path: resolve(config, path),

@@ -1,5 +1,6 @@
 """Mistakes of the user: one paragraph that names the place, exit code 2, and nothing left that looks like a run."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,15 @@ def test_rows_longer_than_a_ready_model_takes(run: Run, make_model: Any, tokeniz
     tokenizer.save_pretrained("model")
     done = run("model={path: ./model}", "training={sequence_length: 1024, tokens_per_step: 2048}")
     done.is_mistake("training.sequence_length is 1024, but ./model has only 512 positions")
+    assert not Path("run").exists()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(run: Run, make_model: Any, tokenizer: Any) -> None:
+    make_model().save_pretrained("model")
+    larger = copy.deepcopy(tokenizer)
+    larger.add_special_tokens({"pad_token": "<padding>"})
+    larger.save_pretrained("model")
+    run("model={path: ./model}").is_mistake("(<padding>)", f"embeddings for {len(tokenizer)} only")
     assert not Path("run").exists()
 
 

@@ -21,6 +21,7 @@ from clmed.config import (
 from clmed.data.cache import build_once, cache_dir
 from clmed.data.cleaning import LeftOut
 from clmed.data.corpus import NOTHING, Corpus
+from clmed.errors import UserError
 from clmed.stream import make_scenario
 from clmed.training.export import save_model
 from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
@@ -109,6 +110,17 @@ def untrained_base(config: ExperimentConfig, world: World, tokenizer: PreTrained
     assert config.model.build is not None
     model: PreTrainedModel = new_model(config.model.build, tokenizer)
     return model.to(world.device)  # type: ignore[arg-type]
+
+
+def refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError where the tokenizer has tokens without an embedding, often a padding token that was added."""
+    largest, known = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path} has tokens up to number {largest:,} "
+            f"({tokenizer.convert_ids_to_tokens(largest)}), but the model has embeddings for {known:,} only. Take the "
+            "model's own tokenizer, or save the model after `model.resize_token_embeddings(len(tokenizer))`."
+        )
 
 
 def needs_building(config: ExperimentConfig, left_out: LeftOut = NOTHING) -> bool:
