@@ -114,7 +114,8 @@ def untrained_base(config: ExperimentConfig, world: World, tokenizer: PreTrained
 
 def refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError where the tokenizer has tokens without an embedding, often a padding token that was added."""
-    largest, known = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    largest, known = max(tokenizer.get_vocab().values()), embeddings.num_embeddings
     if largest >= known:
         raise UserError(
             f"The tokenizer of {tokenizer.name_or_path} has tokens up to number {largest:,} "
