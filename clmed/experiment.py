@@ -37,10 +37,12 @@ from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.export import save_model
+from clmed.training.launch import start
 from clmed.training.loss import seconds_per_token
 from clmed.training.model import load_tokenizer
-from clmed.training.sharding import World, first_rank_says, start
-from clmed.training.trainer import ContinualTrainer, DivergedError
+from clmed.training.precision import DivergedError, LossScaler
+from clmed.training.sharding import World, first_rank_says
+from clmed.training.trainer import ContinualTrainer
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check
 from clmed.voice import Voice
@@ -126,6 +128,7 @@ def _run(
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
         checkpoints=checkpoints,
         save_every=config.training.save_every,
+        scaler=LossScaler() if config.training.precision == "fp16" else None,
     )
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
     found = checkpoints.latest() if going_on else None

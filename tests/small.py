@@ -15,6 +15,7 @@ from clmed.data.corpus import Corpus
 from clmed.evaluation.evaluator import Scores, make_benchmarks
 from clmed.experiment import make_strategies
 from clmed.stream import make_scenario
+from clmed.training.launch import make_mesh
 from clmed.training.sharding import World, shard
 from clmed.training.trainer import ContinualTrainer
 
@@ -94,14 +95,19 @@ def full_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return whole
 
 
-def on_ranks(ranks: int, work: Callable[[World], Any], folder: Path) -> Any:
-    """Run `work(world)` in `ranks` forked processes over Gloo; what rank 0 returns (saved with torch) is returned."""
+def on_ranks(ranks: int, work: Callable[[World], Any], folder: Path, shard_ranks: int | None = None) -> Any:
+    """Run `work(world)` in `ranks` forked processes over Gloo; what rank 0 returns (saved with torch) is returned.
+
+    shard_ranks: how many of them hold one copy of the model, as in `training.shard_ranks`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     result = folder / "result.pt"
-    processes = [context.Process(target=_rank, args=(rank, ranks, port, work, result)) for rank in range(ranks)]
+    processes = [
+        context.Process(target=_rank, args=(rank, ranks, port, work, result, shard_ranks)) for rank in range(ranks)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -113,14 +119,13 @@ def on_ranks(ranks: int, work: Callable[[World], Any], folder: Path) -> Any:
     return torch.load(result, weights_only=False)
 
 
-def _rank(rank: int, ranks: int, port: int, work: Callable[[World], Any], result: Path) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-
+def _rank(
+    rank: int, ranks: int, port: int, work: Callable[[World], Any], result: Path, shard_ranks: int | None
+) -> None:
     try:
         torch.set_num_threads(1)
         torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-        mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("shard",))
-        value = work(World(rank=rank, ranks=ranks, mesh=mesh))
+        value = work(World(rank=rank, ranks=ranks, mesh=make_mesh("cpu", ranks, shard_ranks)))
         if rank == 0:
             torch.save(value, result)
         torch.distributed.barrier()

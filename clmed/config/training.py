@@ -52,14 +52,18 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """How a step is computed; `weighting` says whether sources count by their share or by their supervised tokens.
 
-    A checkpoint is saved every `save_every` steps and after each experience.
+    The model is sharded over `shard_ranks` processes (all, if not given); with fewer than there are, each group of so
+    many holds a copy (hybrid sharding: the GPUs of one node, say). `cpu_offload` keeps shards and optimizer in host
+    memory. A checkpoint is saved every `save_every` steps and after each experience.
     """
 
     sequence_length: Quantity
     tokens_per_step: Quantity
     micro_batch_size: PositiveInt = 8
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sharding: Literal["auto", "full", "none"] = "auto"
+    shard_ranks: PositiveInt | None = None
+    cpu_offload: bool = False
     activation_checkpointing: bool = False
     weighting: Literal["share", "tokens"] = "share"
     threads: PositiveInt | None = None
@@ -70,4 +74,12 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _rows(self) -> "TrainingConfig":
         whole_rows(self.sequence_length, self.tokens_per_step)
+        return self
+
+    @model_validator(mode="after")
+    def _sharded(self) -> "TrainingConfig":
+        if self.sharding == "none":
+            if self.precision != "fp32":
+                raise ValueError(f"precision {self.precision} is FSDP's mixed precision: use sharding full or auto")
+            only_defaults(self, ["shard_ranks", "cpu_offload"], True, "needs sharding full or auto")
         return self

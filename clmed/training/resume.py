@@ -27,7 +27,10 @@ def save(trainer: "ContinualTrainer", checkpoints: Checkpoints) -> None:
     place = {name: getattr(trainer, name) for name in PLACE}
     clock = {name: value for name, value in vars(trainer.clock).items() if isinstance(value, int)}
     name = f"{trainer.clock.train_iterations:08d}-{trainer.index}"
-    checkpoints.save(name, tensors, {"place": place, "clock": clock, "strategies": strategies})
+    values = {"place": place, "clock": clock, "strategies": strategies}
+    if trainer.scaler is not None:
+        values["scaler"] = trainer.scaler.state_dict()
+    checkpoints.save(name, tensors, values)
 
 
 def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Found) -> None:
@@ -35,6 +38,8 @@ def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Foun
     for owner, kept in ((trainer, found.values["place"]), (trainer.clock, found.values["clock"])):
         for name, value in kept.items():
             setattr(owner, name, value)
+    if trainer.scaler is not None:
+        trainer.scaler.load_state_dict(found.values["scaler"])
     if _needs_optimizer(trainer):  # one to load the saved state into; what it is set to comes with the experience
         trainer.optimizer = make_optimizer(trainer.model, stream[trainer.index].config.optimizer)
     if trainer.first_step:

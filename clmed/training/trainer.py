@@ -4,7 +4,8 @@ One iteration is one optimizer step. Within it the rows arrive in micro-batches;
 and ranks, so that the step's loss is the sum over all its rows of weight x summed token losses (clmed/data/batches.py).
 Callbacks of one step, in order: before_training_iteration; per micro-batch before_forward, after_forward,
 before_backward; then once, when gradients are final local shards, after_backward; before_update, after_update,
-after_training_iteration; and only then, where one is due, a measurement.
+after_training_iteration; and only then, where one is due, a measurement. Where gradients overflow fp16 the step is
+left out on all ranks: no after_backward, before_update, after_update.
 """
 
 import math
@@ -29,19 +30,16 @@ from clmed.data.batches import Batch, row_batch
 from clmed.data.corpus import Corpus, reservoir
 from clmed.data.packing import IGNORED
 from clmed.data.rows import Part
-from clmed.errors import StoppedError, UserError
+from clmed.errors import StoppedError
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.loss import row_losses
 from clmed.training.optimizer import carry_on, make_optimizer
+from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.schedule import learning_rate
-from clmed.training.sharding import World
-
-
-class DivergedError(UserError):
-    """The loss or the gradient is no longer a number; the weights are those before the step."""
+from clmed.training.sharding import World, any_rank
 
 
 class ContinualTrainer(BaseSGDTemplate):
@@ -50,6 +48,7 @@ class ContinualTrainer(BaseSGDTemplate):
     model: already on its device, and sharded where `world` has a mesh.
     benchmarks: what is measured before the first experience, at milestones inside and after each.
     checkpoints: where to save after every `save_every` steps and every experience; None saves nothing.
+    scaler: of the loss, where the model computes in fp16.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
 
@@ -70,6 +69,7 @@ class ContinualTrainer(BaseSGDTemplate):
         benchmarks: Iterable[Any] = (),
         checkpoints: Checkpoints | None = None,
         save_every: int = 500,
+        scaler: LossScaler | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -87,7 +87,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.log: dict[str, float] = {}  # what the watchers write after each step; strategies may add to it
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False
-        self.checkpoints, self.save_every = checkpoints, save_every
+        self.checkpoints, self.save_every, self.scaler = checkpoints, save_every, scaler
         self.train_seconds, self.since = 0.0, time.perf_counter()  # without measurements
         self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
@@ -216,24 +216,21 @@ class ContinualTrainer(BaseSGDTemplate):
             self._before_backward(**kwargs)
             sums[0, 0] += self.loss.detach()
             # FSDP averages gradients over the ranks; the loss is a sum over them.
-            self.loss = self.loss * self.world.ranks
+            self.loss = self.loss * self.world.ranks * self._scale
             self.backward()
         self.flops += self.flops_per_token * window[0]["input_ids"].numel() * len(window) * self.world.ranks
-        self._after_backward(**kwargs)
-        sums[0, 1] = self.stop_asked  # one rank that is asked to stop stops all, at the same step
+        # One rank that is asked to stop stops all, and one with an overflow makes all skip: at the same step.
+        sums[0, 1:] = torch.tensor([self.stop_asked, self._unscale()])
         if self.world.mesh is not None:
             dist.all_reduce(sums)
         self.stop_agreed = bool(sums[0, 1] > 0)
+        self._log_losses(sources, sums, lr)
+        if self._skips(overflow=bool(sums[0, 2] > 0)):
+            return
+        self._after_backward(**kwargs)
         norm = self._clip(experience.config.optimizer.clip)
         self._refuse_nan(step, sums[0, 0].item(), norm, experience.config)
-        self.log |= {"loss": sums[0, 0].item(), "grad_norm": norm, "lr": lr}
-        for name, (nats, supervised, weight) in zip(sources, sums[1:].tolist(), strict=True):
-            if supervised:  # the source's mean loss, its supervised tokens and its share of this step's loss
-                self.log |= {
-                    f"loss/{name}": nats / supervised,
-                    f"supervised/{name}": supervised,
-                    f"share/{name}": weight,
-                }
+        self.log["grad_norm"] = norm
         self._before_update(**kwargs)
         self.optimizer_step()
         self._after_update(**kwargs)
@@ -262,10 +259,37 @@ class ContinualTrainer(BaseSGDTemplate):
         columns = torch.stack([self.row_losses.detach(), counts, self.mbatch["weight"] * counts], dim=1)
         sums[1:].index_add_(0, self.mbatch["source"], columns)
 
+    def _log_losses(self, sources: Sequence[str], sums: Tensor, lr: float) -> None:
+        """The step's loss; and each source's mean loss, supervised tokens and share of the step's loss."""
+        self.log |= {"loss": sums[0, 0].item(), "lr": lr}
+        for name, (nats, supervised, weight) in zip(sources, sums[1:].tolist(), strict=True):
+            if supervised:
+                self.log |= {
+                    f"loss/{name}": nats / supervised,
+                    f"supervised/{name}": supervised,
+                    f"share/{name}": weight,
+                }
+
     def _sync_gradients(self, last: bool) -> None:
         """Under FSDP gradients are reduced with the window's last micro-batch only."""
         if self.world.mesh is not None:
             self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.scaler is None else self.scaler.scale
+
+    def _unscale(self) -> bool:
+        """Bring the gradients back to scale; whether one of this rank's overflowed."""
+        return self.scaler is not None and self.scaler.unscale(self.model)
+
+    def _skips(self, overflow: bool) -> bool:
+        """Whether this step is left out, on all ranks; what the next one's loss is scaled by is settled here."""
+        if self.scaler is None:
+            return False
+        self.log |= {"loss_scale": self.scaler.scale, "overflow": float(overflow)}
+        self.scaler.update(overflow)
+        return overflow
 
     def _clip(self, limit: float) -> float:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -300,13 +324,18 @@ class ContinualTrainer(BaseSGDTemplate):
 
     def row_gradient(self, batch: Batch) -> None:
         """Set the gradient to that of one row's mean token loss, without dropout, the same on every rank."""
-        self.optimizer.zero_grad()
         self.model.eval()
         self._sync_gradients(True)
         batch = {key: value.to(self.device) for key, value in batch.items()}
-        output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
         count = (batch["labels"] != IGNORED).sum().clamp(min=1)
-        (row_losses(output.logits, batch["labels"]).sum() / count).backward()
+        overflow = True
+        while overflow:  # fp16: until the scale is small enough for this row
+            self.optimizer.zero_grad()
+            output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
+            (row_losses(output.logits, batch["labels"]).sum() / count * self._scale).backward()
+            overflow = self.scaler is not None and any_rank(self.world, self._unscale())
+            if overflow and self.scaler is not None:
+                self.scaler.update(overflow)
         self.model.train()
         self.flops += self.flops_per_token * batch["input_ids"].numel() * self.world.ranks
 

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from clmed.data.batches import IGNORED
 from clmed.training.loss import row_losses
+from clmed.training.precision import DivergedError
 from clmed.training.schedule import learning_rate
 from clmed.training.sharding import World
-from clmed.training.trainer import DivergedError
 from tests.small import GENERAL, full_state, make_trainer, small_config
 
 REPLAY = {"replay": {"ratio": 0.25, "from": GENERAL}}
