@@ -104,6 +104,14 @@ def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:
     return value
 
 
+def computing_device(model: nn.Module) -> torch.device:
+    """Where the model computes, and so wants its inputs: shards that are offloaded to host memory are elsewhere."""
+    parameter = next(model.parameters())
+    if isinstance(parameter, DTensor) and parameter.device_mesh.device_type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return parameter.device
+
+
 def _shard_group(model: nn.Module) -> dist.ProcessGroup | None:
     """The process group over which the model's parameters are sharded, None where they are plain tensors."""
     for parameter in model.parameters():

@@ -52,8 +52,10 @@ def small_config(strategy: dict[str, Any], **changes: Any) -> ExperimentConfig:
     return ExperimentConfig.model_validate(sections | changes)
 
 
-def make_trainer(config: ExperimentConfig, model: Any, tokenizer: Any, world: World, **extra: Any) -> ContinualTrainer:
-    """The trainer of a configuration, and its stream as `trainer.stream`."""
+def make_trainer(
+    config: ExperimentConfig, model: Any, tokenizer: Any, world: World, *, sharded: bool = False, **extra: Any
+) -> ContinualTrainer:
+    """The trainer of a configuration, and its stream as `trainer.stream`. sharded: whether the model is already."""
     corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
     strategies = make_strategies(config)
     benchmarks = make_benchmarks(
@@ -74,7 +76,7 @@ def make_trainer(config: ExperimentConfig, model: Any, tokenizer: Any, world: Wo
         ranks=world.ranks,
     )
     trainer = ContinualTrainer(
-        model=shard(model, world, config.training),
+        model=model if sharded else shard(model, world, config.training),
         world=world,
         corpus=corpus,
         strategies=strategies,

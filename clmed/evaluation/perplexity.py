@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from clmed.data.packing import IGNORED
 from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
+from clmed.shards import computing_device
 
 
 def perplexity(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int) -> tuple[float, int]:
@@ -29,14 +30,14 @@ def perplexity(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, bat
             losses = batch_loss(model, [rows[index] for index in dealt[rank]])
             if rank == 0 or dealt[rank] is not dealt[0]:  # not a repeat
                 total += losses
-    nats, tokens = sum_over_ranks(total, model.device)
+    nats, tokens = sum_over_ranks(total, computing_device(model))
     return float(nats), int(tokens)
 
 
 def batch_loss(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """[nats, supervised tokens] of some rows."""
     input_ids, position_ids, labels = (
-        torch.from_numpy(np.stack([np.asarray(row[key], dtype=np.int64) for row in rows])).to(model.device)
+        torch.from_numpy(np.stack([np.asarray(row[key], dtype=np.int64) for row in rows])).to(computing_device(model))
         for key in ("input_ids", "position_ids", "labels")
     )
     logits = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits

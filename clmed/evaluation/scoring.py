@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from clmed.evaluation.encoding import Encoded, Request, encode
 from clmed.evaluation.live import deal, log_normalisers, measuring, sum_over_ranks, world
 from clmed.evaluation.trees import Row, grow, lay_out
+from clmed.shards import computing_device
 
 WORTHWHILE = 0.25
 """A prefix is run apart when that saves this share of a batch: sharded, the extra forward costs as much as a batch."""
@@ -94,7 +95,7 @@ def score(
                     totals[starts[row.index] : starts[row.index + 1]] = value
             if progress:
                 progress(sum(len(batch.rows) for batch in {id(batch): batch for batch in dealt}.values()))
-    totals = sum_over_ranks(totals, model.device)
+    totals = sum_over_ranks(totals, computing_device(model))
     return np.split(totals, starts[1:-1]) if requests else []
 
 
@@ -188,14 +189,14 @@ def rounds(batches: Sequence[Batch], size: int) -> Iterator[tuple[list[Batch], l
 def run_prefix(model: PreTrainedModel, prefix: np.ndarray) -> Cache:
     # Without the config every layer keeps all keys: `longest` sees to it that no window is exceeded.
     cache = DynamicCache()
-    tokens = torch.from_numpy(prefix)[None].to(model.device)
+    tokens = torch.from_numpy(prefix)[None].to(computing_device(model))
     model(input_ids=tokens, use_cache=True, logits_to_keep=1, **cached(model, cache))
     return Cache(layers=[SharedLayer(keys, values) for keys, values, _ in cache])
 
 
 def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None) -> list[np.ndarray]:
     """The scores of each row's continuations."""
-    layout = lay_out(batch.rows, len(batch.prefix), model.device, model.dtype)
+    layout = lay_out(batch.rows, len(batch.prefix), computing_device(model), model.dtype)
     logits = model(
         input_ids=layout.input_ids,
         attention_mask=layout.mask,

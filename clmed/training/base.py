@@ -25,7 +25,7 @@ from clmed.errors import UserError
 from clmed.stream import make_scenario
 from clmed.training.export import save_model
 from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
-from clmed.training.sharding import World, shard
+from clmed.training.sharding import World
 from clmed.training.trainer import ContinualTrainer
 
 RECIPE = 2  # raised when a change of the code changes the weights that come out
@@ -102,7 +102,7 @@ def load_base(
         if world.mesh is not None:
             dist.barrier()
         model = ModelConfig(path=str(folder or build_base(config, model.build, tokenizer, left_out=left_out)))
-    return shard(load_model(model, config.training.sequence_length), world, config.training)
+    return load_model(model, config.training, world)
 
 
 def untrained_base(config: ExperimentConfig, world: World, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from clmed.data.batches import Batches
 from clmed.data.packing import IGNORED
+from clmed.shards import computing_device
 
 
 def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 def seconds_per_token(model: PreTrainedModel, batches: Batches) -> float:
     """Time of a forward and backward of one micro-batch, per position; the second of two, as the first warms up."""
-    device = next(model.parameters()).device
+    device = computing_device(model)
     inputs = {key: value.to(device) for key, value in batches[0][0].items()}
     for _ in range(2):
         start = time.perf_counter()

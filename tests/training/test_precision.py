@@ -1,4 +1,4 @@
-"""bf16 and fp16: close to fp32; an overflow skips the whole step, on all ranks; the scale follows the library's rule."""
+"""bf16 and fp16: close to fp32; an overflow skips the whole step, on all ranks; the scale is the library's."""
 
 import pytest
 import torch
