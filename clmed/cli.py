@@ -24,6 +24,7 @@ def commands() -> None:
     A first session (MiniWorld, minutes on a laptop):
       clmed strategies                           what there is against forgetting
       clmed validate experiments/replay.yaml     find mistakes before any work starts
+      clmed data inspect experiments/replay.yaml what its data hold
       clmed plan experiments/replay.yaml         what it needs, and whether that fits
       clmed run experiments/naive.yaml           train and measure; writes runs/naive/
       clmed run experiments/replay.yaml
@@ -177,6 +178,52 @@ def validate(arguments: tuple[str, ...]) -> None:
         click.echo(f"{file}: fine ({stream}; strategy {strategies}; measures {', '.join(measured) or 'nothing'})")
     if mistakes:
         raise UserError("\n".join(mistakes))
+
+
+@commands.group()
+def data() -> None:
+    """Look at the data of an experiment."""
+
+
+@data.command()
+@click.argument("file", type=FILE)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON, for programs.")
+def inspect(file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Report what the sources in FILE hold, before anything is trained on them.
+
+    Documents, tokens and lengths of each source, duplicates, test questions of the benchmarks in training text (with
+    file and line), and whether the answers of a training exam are distributed as those of the test. The tokenizer and
+    the rows that are made for it are kept: a run finds them ready. What is looked for and what cannot be found:
+    docs/data.md.
+
+    \b
+    Examples:
+      clmed data inspect experiments/replay.yaml
+      clmed data inspect experiments/real-data.yaml data_root=FOLDER data.exam.decontaminate=true
+      clmed data inspect experiment.yaml --json > report.json
+    """
+    import json
+    from functools import partial
+
+    from clmed import validation
+
+    config = validation.load(file, overrides)
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from clmed import inspection
+    from clmed.results.inspection import renderables
+    from clmed.voice import scanning
+
+    report = inspection.inspect(config, partial(scanning, Console(stderr=True)))
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    console = Console()
+    for part in renderables(report):
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 @commands.command()

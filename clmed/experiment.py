@@ -22,10 +22,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from clmed import catalogue
 from clmed.config import ExperimentConfig, dump, resolve
-from clmed.data.cleaning import LeftOut, left_out
+from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
 from clmed.errors import StoppedError, UserError
-from clmed.evaluation.contamination import contaminated, questions
+from clmed.evaluation.contamination import asked, contaminated, whole_exams
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.scoring import longest
 from clmed.planning import PhasePlan, Plan, duration
@@ -80,8 +80,9 @@ def _run(
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
     strategies = make_strategies(config)
-    dropped = left_out(config, partial(questions, config), voice.scanning)
-    leaked = contaminated(config, voice.scanning)
+    searched = Searched(asked(whole_exams(config)))
+    dropped = left_out(config, searched, voice.scanning)
+    leaked = contaminated(config, searched, voice.scanning)
     with voice.status("reading and tokenising"):
         tokenizer = load_tokenizer(config)
         corpus = Corpus.of(config, tokenizer, config.training.sequence_length, dropped)

@@ -24,7 +24,7 @@ FLOORS = [
     {"clmed.stream"},
     {"clmed.evaluation", "clmed.training"},
     {"clmed.validation", "strategies"},
-    {"clmed.experiment"},
+    {"clmed.experiment", "clmed.inspection"},
     {"clmed.cli"},
     {"clmed.__main__"},
 ]

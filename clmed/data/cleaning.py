@@ -66,12 +66,10 @@ class Touch:
         return self.share >= contamination.HALF
 
 
-def left_out(config: ExperimentConfig, questions: Callable[[], Sequence[Asked]], watch: Watch = unseen) -> LeftOut:
-    """What `deduplicate` and `decontaminate` drop, also told in a warning; `questions` are read if need be."""
+def left_out(config: ExperimentConfig, searched: Searched, watch: Watch = unseen) -> LeftOut:
+    """What `deduplicate` and `decontaminate` drop, also told in a warning."""
     last = max((place for place, source in enumerate(config.data.values(), 1) if source.deduplicate), default=0)
     copies = copies_in(config, list(config.data)[:last], watch)
-    wanted = any(source.decontaminate for source in config.data.values())
-    searched = Searched(questions() if wanted else ())
     dropped = {}
     for name, source in config.data.items():
         twice = {copy.number for copy in copies[name]} if source.deduplicate else set()

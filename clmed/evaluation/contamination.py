@@ -21,25 +21,30 @@ def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
     return [benchmark for benchmark in every if benchmark.benchmark is not None]
 
 
-def questions(config: ExperimentConfig) -> list[Asked]:
-    """All questions of all benchmarks, also those that a sample (`questions: 100`) does not ask."""
-    found = []
-    for benchmark in exams(config):
-        whole = benchmark.model_copy(update={"questions": None, "shots": 0, "shots_from": None})
-        local = None if benchmark.path is None else resolve(config, benchmark.path)
-        for question in load_benchmark(whole, local).questions:
-            letters = list(question.options)
-            found.append(
-                Asked(
-                    benchmark=benchmark.label,
-                    subject=question.subject,
-                    index=question.index,
-                    stem=question.stem,
-                    options=tuple(question.options.values()),
-                    right=tuple(letters.index(letter) for letter in question.answer),
-                )
-            )
-    return found
+def whole_exams(config: ExperimentConfig) -> list[Benchmark]:
+    """Every exam with all its questions, also those that a sample (`questions: 100`) does not ask."""
+
+    def whole(benchmark: BenchmarkConfig) -> Benchmark:
+        settings = benchmark.model_copy(update={"questions": None, "shots": 0, "shots_from": None})
+        return load_benchmark(settings, None if benchmark.path is None else resolve(config, benchmark.path))
+
+    return [whole(benchmark) for benchmark in exams(config)]
+
+
+def asked(benchmarks: Iterable[Benchmark]) -> list[Asked]:
+    """Their questions as they are searched for."""
+    return [
+        Asked(
+            benchmark=benchmark.name,
+            subject=question.subject,
+            index=question.index,
+            stem=question.stem,
+            options=tuple(question.options.values()),
+            right=tuple(list(question.options).index(letter) for letter in question.answer),
+        )
+        for benchmark in benchmarks
+        for question in benchmark.questions
+    ]
 
 
 def trained_sources(config: ExperimentConfig) -> list[str]:
@@ -56,16 +61,15 @@ def _names(value: Any) -> Iterable[str]:
     return [name for name in values if isinstance(name, str)]
 
 
-def contaminated(config: ExperimentConfig, watch: Watch = unseen) -> Found:
+def contaminated(config: ExperimentConfig, searched: Searched, watch: Watch = unseen) -> Found:
     """The questions that a document holds, of a train part of a source that is trained on and not decontaminated."""
     names = [name for name in trained_sources(config) if not config.data[name].decontaminate]
-    searched = Searched(questions(config) if names else ())
     found: dict[str, set[tuple[str, int]]] = {}
     for name in names if searched.questions else ():
         for touch in touches_in(config, name, searched, watch):
             if touch.part == "train" and touch.whole:
-                asked = searched.questions[touch.question]
-                found.setdefault(asked.benchmark, set()).add((asked.subject, asked.index))
+                question = searched.questions[touch.question]
+                found.setdefault(question.benchmark, set()).add((question.subject, question.index))
     return found
 
 

@@ -46,30 +46,22 @@ def config(folder: Path, **second: Any) -> ExperimentConfig:
     )
 
 
-def ask() -> list[Asked]:
-    return [QUESTION]
-
-
-def no_question() -> list[Asked]:
-    raise AssertionError("nobody needs the questions")
-
-
 def test_what_is_dropped_is_what_repeats_and_what_touches_a_question(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert left_out(config(folder), no_question) == {}
-    twice = left_out(config(folder, deduplicate=True), no_question)
+    assert left_out(config(folder), Searched([])) == {}
+    twice = left_out(config(folder, deduplicate=True), Searched([]))
     assert twice == {"second": frozenset({*range(1, 11), 200})}  # all words of 200 are in 199
-    assert left_out(config(folder, decontaminate=True), ask) == {"second": frozenset({199, 200})}
+    assert left_out(config(folder, decontaminate=True), Searched([QUESTION])) == {"second": frozenset({199, 200})}
     with caplog.at_level(logging.WARNING, logger="clmed"):
-        both = left_out(config(folder, deduplicate=True, decontaminate=True), ask)
+        both = left_out(config(folder, deduplicate=True, decontaminate=True), Searched([QUESTION]))
     assert both == {"second": frozenset({*range(1, 11), 199, 200})}
     assert "data.second: 11 documents that repeat earlier ones and 1 with text of benchmark questions" in caplog.text
 
 
 def test_rows_hold_everything_but_what_is_dropped(folder: Path, tokenizer: Any) -> None:
     settings = config(folder, deduplicate=True, decontaminate=True)
-    dropped = left_out(settings, ask)
+    dropped = left_out(settings, Searched([QUESTION]))
     path = folder / "second.jsonl"
     every = list(document_texts("second", settings.data["second"], path, "train"))
     kept = [text for text in every if "first source" not in text and STEM.lower() not in text.lower()]

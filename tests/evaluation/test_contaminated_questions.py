@@ -8,12 +8,17 @@ import pytest
 
 from clmed.config import ExperimentConfig
 from clmed.data import miniworld
+from clmed.data.cleaning import Searched
 from clmed.evaluation.aggregate import scores
 from clmed.evaluation.benchmarks import load_benchmark
-from clmed.evaluation.contamination import contaminated, marked, questions, trained_sources
+from clmed.evaluation.contamination import Found, asked, contaminated, marked, trained_sources, whole_exams
 from clmed.results.table import categories
 from clmed.validation import load
 from tests.small import small_config
+
+
+def found_in(config: ExperimentConfig) -> Found:
+    return contaminated(config, Searched(asked(whole_exams(config))))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -40,14 +45,14 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentConfig:
 
 def test_the_planted_questions_are_found_where_they_are_trained_on(leaky: ExperimentConfig) -> None:
     assert trained_sources(leaky) == ["english", "medical", "exam"]
-    found = contaminated(leaky)
+    found = found_in(leaky)
     assert set(found) == {"cmexam"}
     indices = {index for _, index in found["cmexam"]}
     assert indices <= set(range(30))
     # Of the 30, some fall in the exam's fisher and held-out parts, 25 % together, which nothing learns from.
     assert 15 <= len(indices) < 30
     cleaned = {**leaky.data, "exam": leaky.data["exam"].model_copy(update={"decontaminate": True})}
-    assert contaminated(leaky.model_copy(update={"data": cleaned})) == {}
+    assert found_in(leaky.model_copy(update={"data": cleaned})) == {}
 
 
 def test_scores_come_apart_and_stay_what_they_were(leaky: ExperimentConfig) -> None:
@@ -70,16 +75,16 @@ def test_a_benchmark_of_which_nothing_was_found_is_left_alone(leaky: ExperimentC
 
 
 def test_all_questions_are_searched_also_those_that_a_sample_does_not_ask(leaky: ExperimentConfig) -> None:
-    asked = questions(leaky)
+    searched = asked(whole_exams(leaky))
     assert leaky.evaluation.retention[0].questions == 20
-    assert sum(question.benchmark == "mmlu" for question in asked) > 100
-    several = next(question for question in asked if len(question.right) > 1)
+    assert sum(question.benchmark == "mmlu" for question in searched) > 100
+    several = next(question for question in searched if len(question.right) > 1)
     assert all(0 <= place < len(several.options) for place in several.right)
 
 
 def test_miniworld_holds_none_of_its_questions() -> None:
     """Its exams ask in wordings that no text has of the same fact: the results of the built-in world stay whole."""
-    assert contaminated(load("experiments/replay.yaml")) == {}
+    assert found_in(load("experiments/replay.yaml")) == {}
 
 
 def test_real_exams_are_found_in_each_other_and_not_in_general_text(
@@ -87,6 +92,6 @@ def test_real_exams_are_found_in_each_other_and_not_in_general_text(
 ) -> None:
     """CMExam's parts share case histories; web text and Wikipedia hold none of 26,000 questions."""
     monkeypatch.setenv("CLMED_CACHE", str(tmp_path))
-    found = contaminated(load("experiments/real-data.yaml", [f"data_root={real_data}"]))
+    found = found_in(load("experiments/real-data.yaml", [f"data_root={real_data}"]))
     assert set(found) == {"cmexam", "cmmlu"}
     assert 10 <= len(found["cmexam"]) <= 30 and 5 <= len(found["cmmlu"]) <= 20
