@@ -6,23 +6,25 @@ budget; only the columns that predict get logits. Everything goes through the mo
 hooks, adapters and what a model does to its logits all apply, and it works on one process or on many ranks.
 """
 
-import inspect
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.evaluation.encoding import Encoded, Request, encode
 from clmed.evaluation.live import deal, log_normalisers, measuring, sum_over_ranks, world
+from clmed.evaluation.prefix import following, parameters, run_prefix
 from clmed.evaluation.trees import Row, grow, lay_out
 from clmed.shards import computing_device
 
 WORTHWHILE = 0.25
 """A prefix is run apart when that saves this share of a batch: sharded, the extra forward costs as much as a batch."""
+
+CPU_COLUMNS = 1_000
+"""On CPU more new tokens in a batch only push each other out of the cache: half the pace at 3,000."""
 
 WINDOWED = {"sliding_attention", "chunked_attention"}
 
@@ -33,25 +35,6 @@ class Batch:
 
     prefix: np.ndarray
     rows: tuple[Row, ...]
-
-
-class SharedLayer(DynamicLayer):
-    """One layer's keys and values of a prefix (1, heads, tokens, width), laid before every row of any batch.
-
-    Nothing is kept of the rows, so that the copies of the prefix exist for one layer at a time.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-        self.prefix = (keys, values)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = (part.expand(len(key_states), -1, -1, -1) for part in self.prefix)
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 def score(
@@ -82,8 +65,9 @@ def score(
     totals = np.zeros(starts[-1])
     rank, size = world()
     cache: Cache | None = None
+    columns = min(batch_tokens, CPU_COLUMNS) if model.device.type == "cpu" else batch_tokens
     with measuring(model):
-        for dealt, wanted in rounds(plan(requests, encoded, batch_tokens), size):
+        for dealt, wanted in rounds(plan(requests, encoded, batch_tokens, columns), size):
             if any(wanted):
                 # A rank that holds its prefix joins with one token.
                 fresh = run_prefix(model, dealt[rank].prefix if wanted[rank] else np.zeros(1, dtype=np.int64))
@@ -119,19 +103,11 @@ def check(model: PreTrainedModel) -> None:
         raise ValueError("scoring needs a model that takes position_ids")
 
 
-def parameters(model: PreTrainedModel) -> Collection[str]:
-    """The names of what `forward` takes (an adapter's hides those of the model in it)."""
-    inner = getattr(model, "get_base_model", lambda: model)()
-    return inspect.signature(type(inner).forward).parameters
+def plan(requests: Sequence[Request], encoded: Sequence[Encoded], batch_tokens: int, columns: int) -> list[Batch]:
+    """All requests in batches, longest first within a prefix; the same on every rank.
 
-
-def cached(model: PreTrainedModel, cache: Cache | None) -> dict[str, Cache | None]:
-    """The argument that takes keys and values: since transformers 5.24 most models call it `cache`."""
-    return {"cache" if "cache" in parameters(model) else "past_key_values": cache}
-
-
-def plan(requests: Sequence[Request], encoded: Sequence[Encoded], batch_tokens: int) -> list[Batch]:
-    """All requests in batches, longest first within a prefix; the same on every rank."""
+    A batch has at most `batch_tokens` tokens with its copies of the prefix, and `columns` without them.
+    """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, request in enumerate(requests):
         groups[request.group].append(index)
@@ -140,17 +116,17 @@ def plan(requests: Sequence[Request], encoded: Sequence[Encoded], batch_tokens: 
     batches: list[Batch] = []
     for members in groups.values():
         prefix = shared_prefix([encoded[index].context for index in members])
-        if (len(members) - 1) * len(prefix) < WORTHWHILE * batch_tokens:
+        if (len(members) - 1) * len(prefix) < WORTHWHILE * columns:
             prefix = prefix[:0]
         rows = [
             Row(index=i, suffix=encoded[i].context[len(prefix) :], tree=trees[encoded[i].continuations])
             for i in members
         ]
         if len(prefix):
-            batches += fill(prefix, rows, batch_tokens)
+            batches += fill(prefix, rows, batch_tokens, columns)
         else:
             alone += rows
-    return batches + fill(np.zeros(0, dtype=np.int64), alone, batch_tokens)
+    return batches + fill(np.zeros(0, dtype=np.int64), alone, batch_tokens, columns)
 
 
 def shared_prefix(contexts: Sequence[np.ndarray]) -> np.ndarray:
@@ -163,14 +139,15 @@ def shared_prefix(contexts: Sequence[np.ndarray]) -> np.ndarray:
     return prefix
 
 
-def fill(prefix: np.ndarray, rows: Sequence[Row], batch_tokens: int) -> list[Batch]:
-    """Batches of similar rows whose padded tokens, copies of the prefix included, keep within the budget."""
+def fill(prefix: np.ndarray, rows: Sequence[Row], batch_tokens: int, columns: int) -> list[Batch]:
+    """Batches of similar rows whose padded tokens keep within the budgets."""
     batches: list[Batch] = []
     taken: list[Row] = []
     suffix = tree = 0
     for row in sorted(rows, key=lambda row: (row.length, len(row.suffix)), reverse=True):
         suffix, tree = max(suffix, len(row.suffix)), max(tree, len(row.tree.tokens))
-        if taken and (len(taken) + 1) * (len(prefix) + suffix + tree) > batch_tokens:
+        width, rows_now = suffix + tree, len(taken) + 1
+        if taken and (rows_now * width > columns or rows_now * (len(prefix) + width) > batch_tokens):
             batches.append(Batch(prefix=prefix, rows=tuple(taken)))
             taken, suffix, tree = [], len(row.suffix), len(row.tree.tokens)
         taken.append(row)
@@ -186,25 +163,16 @@ def rounds(batches: Sequence[Batch], size: int) -> Iterator[tuple[list[Batch], l
         yield dealt, wanted
 
 
-def run_prefix(model: PreTrainedModel, prefix: np.ndarray) -> Cache:
-    # Without the config every layer keeps all keys: `longest` sees to it that no window is exceeded.
-    cache = DynamicCache()
-    tokens = torch.from_numpy(prefix)[None].to(computing_device(model))
-    model(input_ids=tokens, use_cache=True, logits_to_keep=1, **cached(model, cache))
-    return Cache(layers=[SharedLayer(keys, values) for keys, values, _ in cache])
-
-
 def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None) -> list[np.ndarray]:
     """The scores of each row's continuations."""
     layout = lay_out(batch.rows, len(batch.prefix), computing_device(model), model.dtype)
-    logits = model(
-        input_ids=layout.input_ids,
-        attention_mask=layout.mask,
-        position_ids=layout.position_ids,
-        use_cache=cache is not None,
-        logits_to_keep=layout.predicting,
-        **cached(model, cache),
-    ).logits
+    with following(model, layout.mask, cache) as arguments:
+        logits = model(
+            input_ids=layout.input_ids,
+            position_ids=layout.position_ids,
+            logits_to_keep=layout.predicting,
+            **arguments,
+        ).logits
     trees = [row.tree for row in batch.rows]
     rows = torch.from_numpy(np.repeat(np.arange(len(trees)), [len(tree.targets) for tree in trees])).to(logits.device)
     sources = torch.from_numpy(np.concatenate([tree.sources for tree in trees])).to(logits.device)

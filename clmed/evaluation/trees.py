@@ -76,8 +76,8 @@ class Row:
 class Layout:
     """A batch of B rows of Q = S + T columns: suffixes end, and trees begin, at the same column; the rest is padding.
 
-    So the last T + 1 columns are those that predict. `input_ids`, `position_ids` (B, Q); `mask` (B, 1, Q, prefix + Q),
-    0 where the query sees the key and -inf elsewhere.
+    So the last T + 1 columns are those that predict. `input_ids`, `position_ids` (B, Q); `mask` (B, 1, Q, Q), 0 where
+    the column sees the other and -inf elsewhere; all see the prefix.
     """
 
     input_ids: torch.Tensor
@@ -87,7 +87,7 @@ class Layout:
 
 
 def lay_out(rows: Sequence[Row], prefix: int, device: torch.device, dtype: torch.dtype) -> Layout:
-    """The inputs of a batch of rows that follow `prefix` tokens of cached keys and values."""
+    """The inputs of a batch of rows that follow a prefix of so many tokens."""
     suffix = max(len(row.suffix) for row in rows)
     tree = max(len(row.tree.tokens) for row in rows)
     width = suffix + tree
@@ -111,8 +111,8 @@ def lay_out(rows: Sequence[Row], prefix: int, device: torch.device, dtype: torch
     sees = (column[:, None] >= column) & (column >= starts)[:, None, :]
     sees[:, suffix:, suffix:] = torch.from_numpy(branches).to(device)
     sees |= torch.eye(width, dtype=torch.bool, device=device)
-    mask = torch.zeros((len(rows), 1, width, prefix + width), dtype=dtype, device=device)
-    mask[:, 0, :, prefix:].masked_fill_(~sees, -torch.inf)
+    mask = torch.zeros((len(rows), 1, width, width), dtype=dtype, device=device)
+    mask[:, 0].masked_fill_(~sees, -torch.inf)
     return Layout(
         input_ids=torch.from_numpy(tokens).to(device),
         position_ids=torch.from_numpy(prefix + np.maximum(places, 0)).to(device),
