@@ -23,6 +23,7 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # as `clmed run` sets it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
@@ -41,10 +42,10 @@ from transformers import (
 from benchmarks import harness
 from clmed.config import BenchmarkConfig
 from clmed.evaluation.benchmarks import Benchmark, load_benchmark
+from clmed.evaluation.benchmarks.cmmlu import NAMES
 from clmed.evaluation.encoding import Encoded, Request, encode
 from clmed.evaluation.prompts import prompt
 from clmed.evaluation.scoring import score, shared_prefix
-from clmed.evaluation.subjects import CMMLU_NAMES
 
 SHOTS = 5
 PAPER_TOKENS, TRAINING_FLOPS, FORWARD_FLOPS = 1e9, 6, 2  # a run; FLOPs for each parameter and token
@@ -82,7 +83,9 @@ def main() -> None:
     ]
     if options.gguf:
         made.append(("SmolLM2-135M", lambda: smollm2(options.gguf)))
-    print("| model | exam | questions | harness q/s (batch) | clmed q/s | times as fast | token bound | of the bound | ")
+    print(
+        "| model | exam | questions | harness q/s (batch) | clmed q/s | times as fast | token bound | of the bound | "
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, make in made:
         model, tokenizer = make()
@@ -201,7 +204,7 @@ def compare(
     shares = [counts.unique / pace / each for pace, each in zip(paces, seconds, strict=True)]
     ours, theirs = len(questions) / median(seconds), len(some.questions) / peer_seconds
     print(
-        f"| {name} | {benchmark.kind} | {len(questions)} | {theirs:.2f} ({batch}) | {ours:.2f} | "
+        f"| {name} | {benchmark.exam.name} | {len(questions)} | {theirs:.2f} ({batch}) | {ours:.2f} | "
         f"**{ours / theirs:.1f}** | {counts.ratio:.2f} | **{median(shares):.0%}** | "
         f"{same} of {len(some.questions)} answers the same; bare forward {median(paces):,.0f} tokens/s",
         flush=True,
@@ -215,11 +218,11 @@ def harness_best(
 
     def run(part: Benchmark, batch_size: int) -> tuple[float, list[str]]:
         with tempfile.TemporaryDirectory() as folder:
-            names = CMMLU_NAMES if benchmark.kind == "cmmlu" else {}
+            names = NAMES if benchmark.exam.name == "cmmlu" else {}
             tasks = harness.write_tasks(part, Path(folder), shots=SHOTS, names=names)
             seconds, samples = harness.evaluate(model, tokenizer, Path(folder), tasks, batch_size=batch_size)
         by_subject = {task: iter(samples[task]) for task in tasks}
-        ordered = [next(by_subject[f"clmed_{part.kind}_{question.subject}"]) for question in part.questions]
+        ordered = [next(by_subject[f"clmed_{part.exam.name}_{question.subject}"]) for question in part.questions]
         return seconds, ["ABCD"[int(np.argmax([v for v, _ in sample["filtered_resps"]]))] for sample in ordered]
 
     trial = replace(benchmark, questions=benchmark.questions[:16])

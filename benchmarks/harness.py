@@ -5,7 +5,6 @@ The prompts are written down a second time here, as a user of the harness would,
 
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ def write_tasks(benchmark: Benchmark, folder: Path, *, shots: int, names: dict[s
         called = (names or {}).get(subject, subject.replace("_", " "))
         task = _task(benchmark, subject, called, folder, [part for part, questions in files.items() if questions])
         (folder / f"{subject}.yaml").write_text(yaml.safe_dump({**task, "num_fewshot": shots}), encoding="utf-8")
-    return [f"clmed_{benchmark.kind}_{subject}" for subject in subjects]
+    return [f"clmed_{benchmark.exam.name}_{subject}" for subject in subjects]
 
 
 def _record(benchmark: Benchmark, question: Question) -> dict[str, Any]:
@@ -55,14 +54,14 @@ def _record(benchmark: Benchmark, question: Question) -> dict[str, Any]:
 
 
 def _task(benchmark: Benchmark, subject: str, called: str, folder: Path, parts: Sequence[str]) -> dict[str, Any]:
-    english = benchmark.kind == "mmlu"
+    english = benchmark.exam.name == "mmlu"
     header = {
         "mmlu": f"The following are multiple choice questions (with answers) about {called}.\n\n",
         "cmmlu": f"以下是关于{called}的单项选择题，请直接给出正确答案的选项。\n\n",
     }
     letter = benchmark.scoring == "letter"
     return {
-        "task": f"clmed_{benchmark.kind}_{subject}",
+        "task": f"clmed_{benchmark.exam.name}_{subject}",
         "dataset_path": "json",
         "dataset_kwargs": {
             "data_files": {part: str(folder / f"{subject}_{part}.jsonl") for part in parts},
@@ -72,12 +71,14 @@ def _task(benchmark: Benchmark, subject: str, called: str, folder: Path, parts: 
         "fewshot_split": "dev" if "dev" in parts else "test",
         "fewshot_config": {"sampler": "first_n"},
         "output_type": "multiple_choice",
-        "description": header[benchmark.kind] if letter else "",
-        "doc_to_text": TEXT[benchmark.kind, benchmark.scoring],
+        "description": header[benchmark.exam.name] if letter else "",
+        "doc_to_text": TEXT[benchmark.exam.name, benchmark.scoring],
         "doc_to_choice": ["A", "B", "C", "D"] if letter else "texts",
         "doc_to_target": "gold",
         "target_delimiter": " " if english else "",
-        "metric_list": [{"metric": metric} for metric in ("acc", "acc_norm", "acc_bytes")],
+        "metric_list": [
+            {"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm", "acc_bytes")
+        ],
     }
 
 
@@ -85,7 +86,6 @@ def quiet() -> None:
     """No progress bars and no chatter of the harness and of what it reads files with."""
     from datasets.utils.logging import disable_progress_bar
 
-    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     disable_progress_bar()
     logging.disable(logging.WARNING)
 

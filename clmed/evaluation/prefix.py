@@ -31,6 +31,9 @@ class SharedLayer(DynamicLayer):
     """The layer whose prefix the next attention must add: `update` and the attention follow each other in a layer."""
     apart = False
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
@@ -119,7 +122,7 @@ def attend(
     rows, heads, columns, width = query.shape
     groups = heads // key.shape[1]
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    # Heads that share keys, and all rows, become queries of one row: (1, key-value heads, groups · rows · columns, width)
+    # All rows, and the heads that share keys, become queries of one row: (1, key-value heads, queries, width).
     flat = query.unflatten(1, (-1, groups)).permute(1, 2, 0, 3, 4).reshape(1, -1, groups * rows * columns, width)
     far, far_weight = flash(flat, prefix.keys, prefix.values, scale=scaling)
     far, far_weight = (
