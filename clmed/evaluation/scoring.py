@@ -65,7 +65,7 @@ def score(
     totals = np.zeros(starts[-1])
     rank, size = world()
     cache: Cache | None = None
-    columns = min(batch_tokens, CPU_COLUMNS) if model.device.type == "cpu" else batch_tokens
+    columns = min(batch_tokens, CPU_COLUMNS) if computing_device(model).type == "cpu" else batch_tokens
     with measuring(model):
         for dealt, wanted in rounds(plan(requests, encoded, batch_tokens, columns), size):
             if any(wanted):
