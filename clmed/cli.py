@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,17 @@ from clmed import __version__
 from clmed.errors import StoppedError, UserError
 
 FILE = click.Path(path_type=Path)
+ORDER = "clmed.order"
+
+
+class InOrder(click.Command):
+    """A command that remembers in which order its options were written."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse twice: click keeps the order to itself."""
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[ORDER] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,6 +139,70 @@ def plan(
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(
         report.report(made, host_memory * report.GIB if host_memory else None)
     )
+
+
+@commands.command(cls=InOrder)
+@click.argument("model")
+@click.option("--benchmark", multiple=True, metavar="NAME", help="What to measure: see below. May repeat.")
+@click.option("--perplexity", multiple=True, metavar="FILE", help="All text of a file (column `text`). May repeat.")
+@click.option("--path", multiple=True, help="Its file or folder, or another hub id; by default its hub id.")
+@click.option("--subset", multiple=True, help="The hub id's subset.")
+@click.option("--split", multiple=True, help="What is asked, if not the usual split.")
+@click.option("--shots", multiple=True, type=int, help="Questions shown with their answers; 0 by default.")
+@click.option("--shots-from", multiple=True, help="Their file, where the benchmark has no dev part of its own.")
+@click.option("--scoring", multiple=True, help="letter or text: what is compared; by default as its authors do.")
+@click.option("--questions", multiple=True, help="A sample of so many, the same one every time.")
+@click.option("--columns", multiple=True, metavar="YAML", help="For multiple_choice: how your file is to be read.")
+@click.option("--of", multiple=True, help="For cases: the exam whose cases are asked.")
+@click.option("--longer-than", multiple=True, type=int, help="For cases: the least number of characters of a stem.")
+@click.option("--name", multiple=True, help="The name under which it is written.")
+@click.option(
+    "--show", type=click.IntRange(min=0), help="Print question N (from 0) exactly as it is asked; no weights."
+)
+@click.option("--sequence-length", default="1024", show_default=True, help="Tokens of a row of text (perplexity).")
+@click.option("--batch-tokens", default="16k", show_default=True, help="Most tokens of a batch.")
+@click.option("-o", "--output", type=FILE, help="The directory; evaluations/<model>-1, -2, … by default.")
+@click.option("--overwrite", is_flag=True, help="Delete what is in the directory first.")
+@click.pass_context
+def evaluate(
+    context: click.Context,
+    model: str,
+    show: int | None,
+    sequence_length: str,
+    batch_tokens: str,
+    output: Path | None,
+    overwrite: bool,
+    **values: tuple[Any, ...],
+) -> None:
+    """Measure MODEL on benchmarks, outside a run: a hub id, a folder, a .gguf file, or the directory of a run.
+
+    Benchmarks: cmexam, medqa, medmcqa, pubmedqa, cases (medicine); mmlu, cmmlu, ceval, arc_easy, piqa (general);
+    multiple_choice (your own file). docs/benchmarks.md says what each reads and how it is averaged. Options after a
+    --benchmark belong to it, options before the first one to all.
+
+    The table shows beside each score what can be had without reading the questions. results.jsonl and answers/ are
+    written as a run writes them.
+
+    \b
+    Examples:
+      clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5 --benchmark cmexam --path data/cmexam/test.csv
+      clmed evaluate runs/replay --shots 5 --benchmark mmlu --path data/mmlu --benchmark cmmlu --path data/cmmlu
+      clmed evaluate model.gguf --benchmark arc_easy --path arc.jsonl --questions 500 --perplexity wiki.jsonl
+      clmed evaluate gpt2 --benchmark multiple_choice --path ward.csv --columns '{choices: [a, b, c], answer: key}'
+      clmed evaluate gpt2 --benchmark mmlu --path data/mmlu --shots 5 --show 3
+      torchrun --nproc_per_node 8 -m clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5
+    """
+    from clmed.benchmark_options import evaluation
+
+    config = evaluation(model, context.meta[ORDER], values, sequence_length=sequence_length, batch_tokens=batch_tokens)
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")  # as for `run`
+
+    from clmed import evaluate as work
+
+    if show is not None:
+        work.show(config, show, click.echo)
+    else:
+        work.evaluate(config, output, overwrite)
 
 
 @commands.command()

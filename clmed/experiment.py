@@ -190,7 +190,7 @@ def _recorded(
         yield
         return
     if found is None:
-        RunDirectory.create(directory.path, dump(config), _environment(world), overwrite)
+        RunDirectory.create(directory.path, dump(config), environment(world), overwrite)
         voice.write_to(directory.log)
     else:
         place, steps = found.values["place"], found.values["clock"]["train_iterations"]
@@ -272,7 +272,8 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
     voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")
 
 
-def _environment(world: World) -> dict[str, object]:
+def environment(world: World) -> dict[str, object]:
+    """What a result may depend on besides the configuration."""
     return {
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": platform.platform(),

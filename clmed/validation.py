@@ -17,6 +17,7 @@ from clmed.config import (
     NOT_READING,
     PAST,
     BenchmarkConfig,
+    EvaluateConfig,
     ExperimentConfig,
     data_folder,
     load_with_places,
@@ -46,6 +47,14 @@ def check(config: ExperimentConfig, places: Places = NOWHERE) -> None:
         raise UserError(describe(found, places))
 
 
+def check_evaluation(config: EvaluateConfig) -> None:
+    """UserError if a benchmark of `clmed evaluate` cannot be what is asked, or shows its own test as shots."""
+    root = data_folder(config)
+    found = [*_model(config), *_benchmarks(config, root), *_shown_tests(config)]
+    if found:
+        raise UserError(describe(found, {(): "command line"}))
+
+
 def _data(config: ExperimentConfig) -> Iterator[Problem]:
     try:
         root = data_folder(config)
@@ -56,6 +65,7 @@ def _data(config: ExperimentConfig) -> Iterator[Problem]:
         yield from _sources(config, root)
         yield from _benchmarks(config, root)
         yield from _leaks(config)
+        yield from _shown_tests(config)
         yield from _heldout_leaks(config)
     else:
         yield ("data_root",), f"data_root: no folder '{config.data_root}' (looked for from {Path.cwd()})"
@@ -81,16 +91,27 @@ def _sources(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
             yield ("data", name, "path"), f"{unknown}; the kinds read are {', '.join(LOCAL_SUFFIXES)}"
 
 
-def _exams(config: ExperimentConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
+def _measured(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
     for role in ("gain", "retention"):
         for index, benchmark in enumerate(getattr(config.evaluation, role)):
-            if benchmark.benchmark is not None:
-                yield ("evaluation", role, index), benchmark
+            yield ("evaluation", role, index), benchmark
 
 
-def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
+def _exams(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
+    return ((loc, benchmark) for loc, benchmark in _measured(config) if benchmark.benchmark is not None)
+
+
+def _texts(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
+    """Perplexities of texts that are no source."""
+    return ((loc, text) for loc, text in _measured(config) if text.perplexity is not None and text.path is not None)
+
+
+def _benchmarks(config: ExperimentConfig | EvaluateConfig, root: Path) -> Iterator[Problem]:
     from clmed.evaluation.benchmarks import find
 
+    for loc, text in _texts(config):
+        assert text.path is not None
+        yield from _missing((*loc, "path"), text.path, resolve(config, text.path), root)
     for loc, benchmark in _exams(config):
         try:
             exam = find(benchmark)
@@ -108,17 +129,17 @@ def _benchmarks(config: ExperimentConfig, root: Path) -> Iterator[Problem]:
 
 
 def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
-    """Sources (and shots) that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
+    """Sources that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
     from clmed.evaluation.benchmarks import find
 
-    for loc, benchmark in _exams(config):
+    for _, benchmark in _exams(config):
         try:
             exam = find(benchmark)
         except UserError:
             continue  # told above
         hub = benchmark.path or exam.layout.hub or ""
         local = resolve(config, benchmark.path) if benchmark.path is not None else None
-        tests = exam.layout.files(local)
+        tests = _below(local)
         split = exam.layout.split("test", benchmark)
         for name, source in config.data.items():
             path = resolve(config, source.path)
@@ -131,13 +152,33 @@ def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
                     f"data.{name} leaks questions of the benchmark '{benchmark.label}', whose {what} it is: "
                     "take text that no benchmark asks about",
                 )
-        if benchmark.shots_from is not None and _same(_files(resolve(config, benchmark.shots_from)), tests):
-            yield (*loc, "shots_from"), f"{dotted(loc)}.shots_from is the benchmark's own test file: take another file"
+
+
+def _shown_tests(config: ExperimentConfig | EvaluateConfig) -> Iterator[Problem]:
+    for loc, benchmark in _exams(config):
+        if benchmark.shots_from is not None and benchmark.path is not None:
+            tests = _below(resolve(config, benchmark.path))
+            if _same(_files(resolve(config, benchmark.shots_from)), tests):
+                yield (*loc, "shots_from"), f"{dotted(loc)}.shots_from is the benchmark's own test file: take another"
 
 
 def _heldout_leaks(config: ExperimentConfig) -> Iterator[Problem]:
-    """Sources with the records of one whose held-out part is measured, split otherwise: they would train on it."""
-    every = [*config.evaluation.gain, *config.evaluation.retention]
+    """Sources with the records of one whose held-out part is measured, split otherwise: they would train on it.
+
+    And sources that are a text all of which is measured.
+    """
+    for _, text in _texts(config):
+        assert text.path is not None
+        local, split = resolve(config, text.path), text.split or "test"
+        for name, source in config.data.items():
+            path = resolve(config, source.path)
+            same_split = local is None and path is None and _same_id(text.path, source.path)
+            if _same(_files(path), _files(local)) or (same_split and _has(source.split, split)):
+                yield (
+                    ("data", name, "path"),
+                    f"data.{name} leaks held-out text: all of {text.path} is measured as '{text.label}'",
+                )
+    every = [benchmark for _, benchmark in _measured(config) if benchmark.path is None]
     for measured in dict.fromkeys(benchmark.perplexity for benchmark in every if benchmark.perplexity is not None):
         wanted = config.data[measured].model_dump(exclude=NOT_READING)
         for name, source in config.data.items():
@@ -177,6 +218,13 @@ def _files(local: Path | None) -> list[Path]:
     return [local] if local is not None and local.is_file() else []
 
 
+def _below(local: Path | None) -> list[Path]:
+    """The file itself, or all files of a folder."""
+    if local is not None and local.is_dir():
+        return sorted(file for file in local.rglob("*") if file.is_file())
+    return _files(local)
+
+
 def _same(files: Sequence[Path], tests: Sequence[Path]) -> Path | None:
     """The first of `tests` that is one of `files` or has the same content."""
     for file in files:
@@ -187,7 +235,7 @@ def _same(files: Sequence[Path], tests: Sequence[Path]) -> Path | None:
     return None
 
 
-def _model(config: ExperimentConfig) -> Iterator[Problem]:
+def _model(config: ExperimentConfig | EvaluateConfig) -> Iterator[Problem]:
     path = config.model.path
     if path is None:
         return

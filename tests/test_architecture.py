@@ -25,6 +25,7 @@ FLOORS = [
     {"clmed.evaluation", "clmed.training"},
     {"clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
+    {"clmed.benchmark_options", "clmed.evaluate"},
     {"clmed.cli"},
     {"clmed.__main__"},
 ]

@@ -63,7 +63,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, package: ModuleType, name: str, **
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], ["strategies"], ["validate", "good.yaml"], ["plan", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["strategies"],
+        ["validate", "good.yaml"],
+        ["plan", "--help"],
+        ["evaluate", "-h"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
     done = clmed_with(*arguments, modules=True)

@@ -140,3 +140,17 @@ def test_the_word_past_is_for_strategies_with_a_memory(folder: Path) -> None:
         assert told.startswith(f"command line: strategy '{name}': from: no source 'past' in data (known: encyclopedia")
     told = complaint("strategy.ewc.fisher_from=[past]")
     assert told.endswith("fisher_from: no source 'past' in data; write `past: true` instead")
+
+
+def test_a_text_all_of_which_is_measured_is_nobodys_source(folder: Path) -> None:
+    (folder / "wiki.jsonl").write_text('{"text": "Karo."}\n')
+    (folder / "copy.jsonl").write_bytes((folder / "wiki.jsonl").read_bytes())
+    measured = "evaluation.retention=[{perplexity: wiki, path: wiki.jsonl}]"
+    validation.load("base.yaml", [measured])
+    for path in ("wiki.jsonl", "copy.jsonl"):
+        told = complaint(measured, f"data.general.path={path}")
+        assert "data.general leaks held-out text: all of wiki.jsonl is measured as 'wiki_perplexity'" in told
+    hub = "evaluation.retention=[{perplexity: wiki, path: me/wiki}]"
+    assert "leaks held-out text" in complaint(hub, "data.general={path: Me/wiki, format: text, split: train+test}")
+    validation.load("base.yaml", [hub, "data.general={path: me/wiki, format: text}"])
+    assert "no file or folder 'wikis.jsonl'" in complaint("evaluation.retention=[{perplexity: w, path: wikis.jsonl}]")

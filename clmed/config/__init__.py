@@ -6,7 +6,7 @@ What can only be told by looking at the disk is checked in clmed/validation.py.
 """
 
 from clmed.config.data import NOT_READING, SourceConfig
-from clmed.config.evaluation import BenchmarkConfig, EvaluationConfig
+from clmed.config.evaluation import BenchmarkConfig, EvaluateConfig, EvaluationConfig
 from clmed.config.experiment import BASE_ONLY, PAST, ExperimentConfig
 from clmed.config.loading import LOCAL_SUFFIXES, data_folder, dump, fingerprint, load, load_with_places, resolve
 from clmed.config.model import BuildConfig, ModelConfig, PretrainConfig
@@ -21,6 +21,7 @@ __all__ = [
     "PAST",
     "BenchmarkConfig",
     "BuildConfig",
+    "EvaluateConfig",
     "EvaluationConfig",
     "ExperienceConfig",
     "ExperimentConfig",

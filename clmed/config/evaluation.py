@@ -1,9 +1,10 @@
-"""`evaluation`: what is measured before the first and after every experience."""
+"""`evaluation`: what is measured before the first and after every experience, or on a model outside a run."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from clmed.config.model import ModelConfig
 from clmed.config.sections import Name, Names, PositiveInt, Section, only_defaults
 from clmed.quantities import Quantity
 
@@ -26,7 +27,10 @@ class ColumnsConfig(Section):
 
 
 class BenchmarkConfig(Section):
-    """An exam (`path`: a file, a folder, a hub id; see docs/benchmarks.md) or the perplexity of held-out text."""
+    """An exam (`path`: a file, a folder, a hub id; see docs/benchmarks.md) or the perplexity of held-out text.
+
+    That is the held-out part of a source in `data`; with a `path`, all of the text there.
+    """
 
     benchmark: Annotated[str, Field(min_length=1)] | None = None
     perplexity: str | None = None
@@ -53,8 +57,9 @@ class BenchmarkConfig(Section):
             raise ValueError(
                 "give either benchmark or perplexity" + (", not both" if self.benchmark is not None else "")
             )
-        for_exams = ("path", "subset", "split", "shots", "shots_from", "scoring", "questions")
+        for_exams = ("shots", "shots_from", "scoring", "questions")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
+        only_defaults(self, ("subset", "split"), self.perplexity is not None and self.path is None, "is for a path")
         only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
         only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")
         return self
@@ -66,3 +71,20 @@ class EvaluationConfig(Section):
     gain: list[BenchmarkConfig] = []
     retention: list[BenchmarkConfig] = []
     batch_tokens: Quantity = 16_000
+
+
+class EvaluateConfig(Section):
+    """`clmed evaluate`: a model outside a run, and what is measured; text in rows of `sequence_length` tokens."""
+
+    name: Name
+    model: ModelConfig
+    data_root: str = "."
+    evaluation: EvaluationConfig
+    sequence_length: Quantity = 1024
+
+    @model_validator(mode="after")
+    def _different_names(self) -> "EvaluateConfig":
+        labels = [benchmark.label for benchmark in self.evaluation.retention]
+        if twice := [label for index, label in enumerate(labels) if label in labels[:index]]:
+            raise ValueError(f"two benchmarks have the name '{twice[0]}': give one of them another with --name")
+        return self

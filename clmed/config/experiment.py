@@ -74,7 +74,7 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
         for index, benchmark in enumerate(getattr(config.evaluation, role)):
             loc = ("evaluation", role, index)
             source = benchmark.perplexity
-            if source is not None:
+            if source is not None and benchmark.path is None:
                 yield from unusable((*loc, "perplexity"), [source])
                 if source in config.data and not config.data[source].heldout:
                     yield loc, f"perplexity of '{source}' needs held-out text, but data.{source}.heldout is 0"

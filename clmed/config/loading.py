@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from clmed import yamlfile
 from clmed.complaints import Places, describe, problems
+from clmed.config.evaluation import EvaluateConfig
 from clmed.config.experiment import ExperimentConfig
 from clmed.errors import UserError
 
@@ -34,7 +35,7 @@ def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[E
         raise UserError(describe(problems(error, ExperimentConfig), tree.places)) from None
 
 
-def dump(config: ExperimentConfig) -> str:
+def dump(config: ExperimentConfig | EvaluateConfig) -> str:
     """YAML with every default written out, which loads again equal."""
     return yamlfile.dump(config.model_dump(mode="json"))
 
@@ -52,7 +53,7 @@ def fingerprint(thing: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def data_folder(config: ExperimentConfig) -> Path:
+def data_folder(config: ExperimentConfig | EvaluateConfig) -> Path:
     """`data_root` as a folder; that of the built-in world is made when it is not there yet."""
     from clmed.data import miniworld
 
@@ -61,7 +62,7 @@ def data_folder(config: ExperimentConfig) -> Path:
     return Path(os.path.expanduser(config.data_root))
 
 
-def resolve(config: ExperimentConfig, path: str) -> Path | None:
+def resolve(config: ExperimentConfig | EvaluateConfig, path: str) -> Path | None:
     """The local file or folder (perhaps missing) that a data path means; None is a hub id, `owner/name`."""
     local = data_folder(config) / os.path.expanduser(path)
     looks_local = path.startswith((".", "/", "~")) or path.endswith(LOCAL_SUFFIXES) or local.exists()

@@ -15,14 +15,15 @@ from avalanche.logging import BaseLogger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.config import BenchmarkConfig, EvaluationConfig
-from clmed.data.corpus import Corpus
+from clmed.data.corpus import Corpus, Rows
 from clmed.errors import UserError
 from clmed.evaluation.aggregate import scores
 from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
 from clmed.evaluation.contamination import NOTHING, Found, marked
 from clmed.evaluation.encoding import Request, token_counts
-from clmed.evaluation.perplexity import perplexity
+from clmed.evaluation.perplexity import heldout_rows, perplexity
 from clmed.evaluation.prompts import Prompt, prompt
+from clmed.evaluation.record import record
 from clmed.evaluation.scoring import score
 from clmed.results.rundir import RunDirectory
 from clmed.stream import BenchmarkExperience
@@ -67,10 +68,11 @@ def make_benchmarks(
     made = []
     for role, configs in (("gain", evaluation.gain), ("retention", evaluation.retention)):
         for config in configs:
+            local, shots = (None if path is None else path_of(path) for path in (config.path, config.shots_from))
             if config.perplexity is not None:
-                made.append(_perplexity(config, role, corpus, evaluation.batch_tokens))
+                rows = heldout_rows(config, corpus, local)
+                made.append(_perplexity(config, role, rows, evaluation.batch_tokens))
             else:
-                local, shots = (None if path is None else path_of(path) for path in (config.path, config.shots_from))
                 benchmark = marked(load_benchmark(config, local, shots), contaminated)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
@@ -89,7 +91,7 @@ def _exam(
     follow: Follow,
 ) -> BenchmarkExperience:
     questions = benchmark.questions
-    prompts, shots = _prompts(benchmark, config.shots, tokenizer, positions)
+    prompts, shots = fitting_prompts(benchmark, config.shots, tokenizer, positions)
     if shortened := Counter(
         question.subject for question, left in zip(questions, shots, strict=True) if left < config.shots
     ):
@@ -99,21 +101,17 @@ def _exam(
             f"{positions:,} positions ({by_subject})"
         )
     requests = [_request(*each) for each in zip(questions, prompts, shots, strict=True)]
+    known = record(benchmark, prompts, shots, token_counts(tokenizer, requests))
 
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
         with follow(f"measuring {config.label}", len(requests)) as progress:
             found = score(model, tokenizer, requests, batch_tokens=batch_tokens, progress=progress)
         predictions = [asked.answers[int(np.argmax(values))] for asked, values in zip(prompts, found, strict=True)]
-        answers: dict[str, Sequence[Any]] = {
-            "subject": [question.subject for question in questions],
-            "index": [question.index for question in questions],
-            "categories": [list(question.categories) for question in questions],
-            "gold": [question.answer for question in questions],
+        answers = {
+            **known,
             "prediction": predictions,
             "correct": [p == question.answer for p, question in zip(predictions, questions, strict=True)],
-            "shots": shots,
-            "answers": [list(asked.answers) for asked in prompts],
             "log_likelihoods": [values.tolist() for values in found],
         }
         return Measurement(scores=scores(benchmark, predictions), answers=answers, seconds=time.perf_counter() - start)
@@ -121,7 +119,7 @@ def _exam(
     return BenchmarkExperience(name=config.label, role=role, items=questions, measure=measure)
 
 
-def _prompts(
+def fitting_prompts(
     benchmark: Benchmark, shots: int, tokenizer: PreTrainedTokenizerBase, positions: int
 ) -> tuple[list[Prompt], list[int]]:
     """Every question's prompt with as many shots as fit, and how many these are.
@@ -159,10 +157,7 @@ def _request(question: Question, asked: Prompt, shots: int) -> Request:
     return Request(group=f"{question.subject}/{shots}", context=asked.context, continuations=asked.continuations)
 
 
-def _perplexity(config: BenchmarkConfig, role: str, corpus: Corpus, batch_tokens: int) -> BenchmarkExperience:
-    assert config.perplexity is not None
-    rows = corpus.rows(config.perplexity, "heldout")
-
+def _perplexity(config: BenchmarkConfig, role: str, rows: Rows, batch_tokens: int) -> BenchmarkExperience:
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
         nats, tokens = perplexity(model, rows.data, batch_tokens=batch_tokens)
@@ -201,8 +196,7 @@ class RunWriter(BaseLogger):
 
     def after_eval_exp(self, strategy: Any, metric_values: Sequence[MetricValue], **kwargs: Any) -> None:
         """One benchmark has been measured."""
-        benchmark, measured = strategy.experience, strategy.mb_output
-        common = {
+        place = {
             "point": strategy.point,
             "tokens": strategy.tokens,
             "all_tokens": strategy.all_tokens,
@@ -210,14 +204,34 @@ class RunWriter(BaseLogger):
             "flops": strategy.flops,
             "experience": strategy.measured_experience,
             "final": strategy.measured_final,
-            "role": benchmark.role,
-            "benchmark": benchmark.name,
-            "shots": self.shots[benchmark.name],
-            "seconds": round(measured.seconds, 3),
             "train_seconds": round(strategy.train_seconds, 3),
         }
-        self.directory.add_results([common | row for row in measured.scores])
-        whole = ", ".join(f"{row['metric']} {row['score']:.4g}" for row in measured.scores if row["category"] == "all")
-        self.say(f"  measured {benchmark.name}: {whole} ({measured.seconds:.1f} s)")
-        if measured.answers:
-            self.directory.write_answers(strategy.point, benchmark.name, measured.answers)
+        benchmark = strategy.experience
+        write_measurement(self.directory, benchmark, strategy.mb_output, self.shots[benchmark.name], place)
+        self.say(told(benchmark, strategy.mb_output))
+
+
+def write_measurement(
+    directory: RunDirectory,
+    benchmark: BenchmarkExperience,
+    measured: Measurement,
+    shots: int,
+    place: Mapping[str, Any],
+) -> None:
+    """Add one benchmark to results.jsonl and answers/; `place`: the point, and what was trained until then."""
+    common = {
+        **place,
+        "role": benchmark.role,
+        "benchmark": benchmark.name,
+        "shots": shots,
+        "seconds": round(measured.seconds, 3),
+    }
+    directory.add_results([{**common, **row} for row in measured.scores])
+    if measured.answers:
+        directory.write_answers(place["point"], benchmark.name, measured.answers)
+
+
+def told(benchmark: BenchmarkExperience, measured: Measurement) -> str:
+    """The whole scores in a line."""
+    whole = ", ".join(f"{row['metric']} {row['score']:.4g}" for row in measured.scores if row["category"] == "all")
+    return f"  measured {benchmark.name}: {whole} ({measured.seconds:.1f} s)"

@@ -1,15 +1,34 @@
-"""The loss of a live model on held-out packed rows."""
+"""Held-out text as packed rows, and the loss of a live model on them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from clmed.config import BenchmarkConfig, SourceConfig
+from clmed.data.corpus import Corpus, Rows
 from clmed.data.packing import IGNORED
+from clmed.data.rows import prepare
 from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
 from clmed.shards import computing_device
+
+
+def heldout_rows(config: BenchmarkConfig, corpus: Corpus, local: Path | None) -> Rows:
+    """What the perplexity of `config` is measured on: the held-out part of a source, or all the text of its own path.
+
+    local: the file of that path, None for the hub, where the split is `test` unless the configuration names another.
+    """
+    assert config.perplexity is not None, "an exam has no text to read"
+    if config.path is None:
+        return corpus.rows(config.perplexity, "heldout")
+    source = SourceConfig(
+        path=config.path, format="text", subset=config.subset, split=config.split or "test", heldout=0, fisher=0
+    )
+    # Nothing of it is kept from the part that is called train.
+    return Rows.of(prepare(config.perplexity, source, local, "train", tokenizer=corpus.tokenizer, length=corpus.length))
 
 
 def perplexity(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int) -> tuple[float, int]:

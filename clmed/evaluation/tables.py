@@ -46,12 +46,6 @@ class Layout:
         """What a part is called; the configuration may choose another test."""
         return config.split if part == "test" and config.split is not None else self.splits[part]
 
-    def files(self, local: Path | None) -> list[Path]:
-        """The local files in which questions and shots are: the file itself, or those of a folder that is there."""
-        if local is None or not local.exists():
-            return []
-        return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
-
     def problems(self, config: BenchmarkConfig, local: Path | None) -> Iterator[tuple[str, str]]:
         """(key, what is wrong with it) for settings that cannot be met, without reading any rows."""
         if local is None:

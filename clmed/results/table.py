@@ -27,6 +27,7 @@ MOST_CATEGORIES = 3
 # As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
 MOST_COLUMNS = 7
 NAME_WIDTH = 12
+MOST_ROWS = 16
 BASELINES = {"constant": "one letter", "majority": "majority"}
 
 
@@ -72,6 +73,38 @@ def score_table(rows: Rows) -> Table:
         if any(column.key in found for column in columns):
             cells = [score_cell(column.key[2], {0: found.get(column.key, math.nan)}, 0) for column in columns]
             table.add_row(label, "", *cells, style="dim")
+    return table
+
+
+def evaluation_table(rows: Rows) -> Table:
+    """What `clmed evaluate` measured: a row for each whole score and category, with its baselines.
+
+    Accuracies and F1 in %. Subjects are not shown, nor categories beyond the first MOST_ROWS of a benchmark.
+    """
+    table = Table("benchmark", "category", "metric", box=None, pad_edge=False, header_style="bold")
+    for heading in ("score", *BASELINES.values(), "questions"):
+        table.add_column(heading, justify="right")
+    for name in dict.fromkeys(row["benchmark"] for row in rows):
+        shown = [row for row in rows if row["benchmark"] == name and not row["category"].startswith("subject:")]
+        for row in shown[:MOST_ROWS]:
+            share = row["metric"] == ACCURACY or row["metric"].startswith("f1")
+            values = [
+                f"{100 * row[key]:.1f}" if share else f"{row[key]:.4f}" for key in ("score", *BASELINES) if key in row
+            ]
+            values += [""] * (1 + len(BASELINES) - len(values))
+            first = row["category"] == WHOLE
+            table.add_row(
+                Text(name if first else ""),
+                Text(row["category"]),
+                row["metric"],
+                values[0],
+                *(Text(value, style="dim") for value in values[1:]),
+                f"{row['questions']:,}",
+            )
+        if len(shown) > MOST_ROWS:
+            table.add_row("", f"and {len(shown) - MOST_ROWS} more categories in results.jsonl", style="dim")
+        if skipped := shown[0].get("skipped", 0):
+            table.add_row("", f"rows without a known answer, not asked: {skipped:,}", style="dim")
     return table
 
 

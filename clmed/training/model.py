@@ -42,13 +42,22 @@ def load_tokenizer(config: ExperimentConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, made first where the model is to be built."""
     if config.model.build is not None:
         return AutoTokenizer.from_pretrained(build_tokenizer(config, config.model.build))
-    with _told_plainly(config.model):
-        tokenizer = _loaded(AutoTokenizer, readable(config.model))
+    return pretrained_tokenizer(config.model)
+
+
+def pretrained_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model of the hub or in a folder."""
+    with _told_plainly(model):
+        tokenizer: PreTrainedTokenizerBase = _loaded(AutoTokenizer, readable(model))
     if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"The tokenizer of {config.model.path} has no end-of-text token; clmed ends every document with it."
-        )
+        raise UserError(f"The tokenizer of {model.path} has no end-of-text token; clmed ends every document with it.")
     return tokenizer
+
+
+def model_shape(model: ModelConfig) -> Any:
+    """The configuration of a model of the hub or in a folder; no weights are read."""
+    with _told_plainly(model):
+        return _loaded(AutoConfig, readable(model))
 
 
 def load_model(model: ModelConfig, training: TrainingConfig, world: World) -> PreTrainedModel:
