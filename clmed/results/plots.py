@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Lengths in inches.
 WIDTH, HEIGHT = 3.3, 2.3
 LEFT, BOTTOM, TITLE = 0.5, 0.4, 0.24
+BELOW = 0.25  # how far labels may hang below a panel: above it are the names of the experiences
 SMALL, LARGE = 7.0, 8.0  # points
 LINE = SMALL * 1.2 / 72
 GREY = "#555555"
@@ -97,10 +98,7 @@ class _Layout:
     strip: float  # inches between the axes and the title
     names: tuple[str, ...]
     centres: tuple[float, ...]  # of the names, as shares of `inner`
-
-    @property
-    def height(self) -> float:
-        return HEIGHT - BOTTOM - TITLE
+    height: float  # inches between the axes' lower and upper edge
 
 
 def _draw(figure: Figure, runs: Sequence[Run], grouped: Sequence[Group]) -> None:
@@ -108,8 +106,8 @@ def _draw(figure: Figure, runs: Sequence[Run], grouped: Sequence[Group]) -> None
     shown = [(panel, curves(panel, grouped)) for panel in panels(runs)]
     across = min(2, len(shown))
     down = math.ceil(len(shown) / across)
-    layout, footer = _lay_out(figure, runs, [curve for _, found in shown for curve in found], across)
-    step = HEIGHT + layout.strip
+    layout, footer = _lay_out(figure, runs, [found for _, found in shown], across)
+    step = BOTTOM + layout.height + layout.strip + TITLE
     foot = LINE * (1 + footer.count("\n")) + 0.1 if footer else 0.0
     width, height = across * WIDTH, down * step + foot
     figure.set_size_inches(width, height)
@@ -121,12 +119,15 @@ def _draw(figure: Figure, runs: Sequence[Run], grouped: Sequence[Group]) -> None
         _draw_panel(axes, panel, found, layout)
 
 
-def _lay_out(figure: Figure, runs: Sequence[Run], found: Sequence[Curve], across: int) -> tuple[_Layout, str]:
-    """The common layout, and the footer that explains numbers if the names of the experiences have no room."""
+def _lay_out(figure: Figure, runs: Sequence[Run], found: Sequence[list[Curve]], across: int) -> tuple[_Layout, str]:
+    """The common layout, and the footer that explains numbers if the names of the experiences have no room.
+
+    found: the curves of each panel.
+    """
     stream = max((run.stream for run in runs), key=len)
     furthest = max(row["tokens"] for run in runs for row in run.rows)
     axis = TokenAxis(ends=tuple(stream.values()), furthest=furthest)
-    right = max(_text_width(figure, label) for label in ("base", *(curve.label for curve in found))) + 0.14
+    right = max(_text_width(figure, label) for label in ("base", *(c.label for panel in found for c in panel))) + 0.14
     inner = WIDTH - LEFT - right
     edges = [axis.fraction(0), *(axis.fraction(end) for end in stream.values())]
     # The first and the last name may reach over the margins.
@@ -144,8 +145,17 @@ def _lay_out(figure: Figure, runs: Sequence[Run], found: Sequence[Curve], across
     else:
         footer = _footer(figure, list(stream), across * WIDTH - LEFT - 0.1)
     strip = LINE * (1 + max((name.count("\n") for name in names), default=0)) + 0.04
-    layout = _Layout(axis=axis, inner=inner, right=right, strip=strip, names=tuple(names), centres=tuple(centres))
-    return layout, footer
+    lines = max(1 + sum(1 + curve.label.count("\n") for curve in panel) for panel in found)  # the first: the base
+    return _Layout(
+        axis=axis,
+        inner=inner,
+        right=right,
+        strip=strip,
+        names=tuple(names),
+        centres=tuple(centres),
+        # With many runs their labels need more room than the curves.
+        height=max(HEIGHT - BOTTOM - TITLE, 1.02 * lines * LINE - BELOW),
+    ), footer
 
 
 def _footer(figure: Figure, names: Sequence[str], width: float) -> str:
@@ -231,8 +241,8 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]], base:
     heights = [LINE * (1 + label.count("\n")) / layout.height for label, *_ in all_ends]
     x_text = 1 + 0.1 / layout.inner
     place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-    # A little below the panel there is room, above it are the names of the experiences.
-    for end, y_end, y in zip(all_ends, wanted, spread(wanted, heights, -0.15, 1.0), strict=True):
+    nudged = spread(wanted, heights, -BELOW / layout.height, 1.0)
+    for end, y_end, y in zip(all_ends, wanted, nudged, strict=True):
         label, colour, tokens, _ = end
         x_end = 1.0 if label == "base" else layout.axis.fraction(tokens) + 0.03 / layout.inner
         # From far away a hair line would look like a curve.

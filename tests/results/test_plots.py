@@ -1,5 +1,6 @@
 """The figure is drawn from run directories; its SVG names every text in a comment, which is what is checked here."""
 
+import itertools
 import logging
 import re
 import subprocess
@@ -138,3 +139,25 @@ def test_a_font_is_used_only_if_it_holds_the_characters(monkeypatch):
     # What it does hold of this range.
     monkeypatch.setattr(fonts, "HAN", re.compile("[é\u2264]"))
     assert fonts.han_fonts("é ≤ 1") == ["DejaVu Sans"]
+
+
+def test_labels_of_many_runs_neither_overlap_nor_leave_the_page(make_run, tmp_path):
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from clmed.results import plots
+    from clmed.results.curves import Run, groups
+
+    names = [f"replay-of-share-{number:02d}-seed" for number in range(14)]
+    runs = [Run(path=make_run(tmp_path / name, name, seed=index)) for index, name in enumerate(names)]
+    with matplotlib.rc_context({"font.size": plots.SMALL}):
+        figure = Figure(dpi=200)
+        canvas = FigureCanvasAgg(figure)
+        plots._draw(figure, runs, groups(runs))
+    page, renderer = figure.bbox, canvas.get_renderer()
+    for axes in figure.axes:
+        labels = [text for text in axes.texts if "share" in text.get_text() or text.get_text() == "base"]
+        boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: box.y0)
+        assert len(boxes) == 15 and all(page.y0 <= box.y0 and box.y1 <= page.y1 for box in boxes)
+        assert all(one.y1 <= other.y0 + 2 for one, other in itertools.pairwise(boxes)), "labels overlap"
