@@ -91,3 +91,26 @@ def test_an_experiment_without_exams(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert found["benchmarks"] == {} and found["answers"] == []
     asked = in_process(capfd, "data", "inspect", str(tmp_path / "plain.yaml"), "data.english.decontaminate=true")
     asked.is_mistake("data.english.decontaminate: there is no exam under evaluation")
+
+
+def test_a_run_drops_what_it_is_told_to_and_scores_what_it_has_learned_apart(
+    leaky: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The exam leaks; medical text, of which each document comes twice, is cleaned, and the base is made of it too."""
+    folder = leaky.parent / "run"
+    base = "model.build.pretrain.data=[medical]"
+    done = in_process(capfd, "run", str(leaky), "-o", str(folder), base, "data.medical.deduplicate=true")
+    assert done.code == 0, done.err
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert "data.medical: 50 documents that repeat earlier ones and 0 with text of benchmark questions" in log
+    assert "questions of cmexam stand in text that is trained on: results give them apart" in log
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    for point in {row["point"] for row in rows}:
+        asked = {
+            row["category"]: row["questions"]
+            for row in rows
+            if row["point"] == point and row["benchmark"] == "cmexam" and row["metric"] == "accuracy"
+        }
+        assert asked["clean"] + asked["contaminated"] == asked["all"] == 20
+        assert min(asked["clean"], asked["contaminated"]) > 0
+    assert not any(row["category"] in ("clean", "contaminated") for row in rows if row["benchmark"] == "mmlu")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clmed.config import SourceConfig
 from clmed.data import exams, sources
+from clmed.data.scanning import cell_text
 
 LETTERS, SEVERAL = "right letters", "numbers of right letters"
 SIGNIFICANT = 0.01
@@ -43,8 +44,9 @@ def answers(source: SourceConfig, local: Path | None) -> list[str]:
     """The right letters of every record of an exam; records that hold no document are passed over."""
     found = []
     for _, record in sources.records(source, local):
-        if not exams.is_missing(str(record["Question"])) and not exams.is_missing(str(record["Answer"])):
-            found.append(exams.parse_answer(str(record["Answer"]), exams.parse_options(record["Options"])))
+        answer = cell_text(record["Answer"])
+        if not exams.is_missing(answer) and not exams.is_missing(cell_text(record["Question"])):
+            found.append(exams.parse_answer(answer, exams.parse_options(record["Options"])))
     return found
 
 

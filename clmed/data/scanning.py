@@ -59,15 +59,16 @@ def record_text(record: Record, columns: tuple[str, ...]) -> str:
 
     Of an exam these are the stem, all options and the explanation, even if only the right option's text is trained on.
     """
-    return "\n".join(_text(record[column]) for column in columns)
+    return "\n".join(cell_text(record[column]) for column in columns)
 
 
-def _text(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
+    """All text of a cell: what is nested in it becomes lines, a missing value (None, not-a-number) the empty text."""
     if isinstance(cell, Mapping):
-        return "\n".join(map(_text, cell.values()))
+        return "\n".join(map(cell_text, cell.values()))
     if isinstance(cell, list):
-        return "\n".join(map(_text, cell))
-    return "" if cell is None else str(cell)
+        return "\n".join(map(cell_text, cell))
+    return "" if cell is None or cell != cell else str(cell)
 
 
 def part_of_record(source: SourceConfig, local: Path | None, number: int, record: Record) -> Part | None:
