@@ -26,9 +26,12 @@ from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
 from clmed.errors import StoppedError, UserError
 from clmed.evaluation.contamination import asked, contaminated, whole_exams
+from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.scoring import longest
+from clmed.evaluation.trackers import TrainingValues, trackers
 from clmed.planning import PhasePlan, Plan, duration
+from clmed.planning.gpus import peak_of
 from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.table import score_table, summary
@@ -120,13 +123,15 @@ def _run(
         model = load(watchers=[bar])
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
     checkpoints = Checkpoints(directory.checkpoints, world=world, keep=config.training.checkpoints_kept)
+    log = TrainingLog(directory.add_training, _peak(world, config))
+    tracked = config.watching.tensorboard or config.watching.wandb is not None
     trainer = ContinualTrainer(
         model=model,
         world=world,
         corpus=corpus,
         strategies=strategies,
-        watchers=[bar, TrainingLog(directory.add_training)] if world.main else [],
-        metrics=[Scores()],
+        watchers=[*KLToBase.of(config.watching, corpus), *([bar, log] if world.main else [])],
+        metrics=[Scores(), *([TrainingValues()] if tracked else [])],
         loggers=[RunWriter(directory, shots, voice.say)] if world.main else [],
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
         checkpoints=checkpoints,
@@ -138,7 +143,9 @@ def _run(
     with _asked_to_stop(trainer), _recorded(config, world, directory, overwrite or going_on, found, voice):
         torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
         try:
-            trainer.train(scenario.streams["train"], found=found)
+            with trackers(config, directory, world.main) as loggers:
+                trainer.evaluator.loggers.extend(loggers)
+                trainer.train(scenario.streams["train"], found=found)
         except DivergedError as error:
             last_good = directory.checkpoints / "last-good"
             with disk_errors(directory.path):
@@ -215,6 +222,13 @@ def _recorded(
             directory.set_status("stopped", reason)
         raise
     directory.set_status("complete")
+
+
+def _peak(world: World, config: ExperimentConfig) -> float | None:
+    """The peak FLOP/s of a rank's device, where it is known."""
+    if world.device.type != "cuda":
+        return None
+    return peak_of(torch.cuda.get_device_name(world.device), config.training.precision)
 
 
 def make_strategies(config: ExperimentConfig) -> list[Strategy]:

@@ -179,14 +179,15 @@ def _heldout_leaks(config: ExperimentConfig) -> Iterator[Problem]:
                     f"data.{name} leaks held-out text: all of {text.path} is measured as '{text.label}'",
                 )
     every = [benchmark for _, benchmark in _measured(config) if benchmark.path is None]
-    for measured in dict.fromkeys(benchmark.perplexity for benchmark in every if benchmark.perplexity is not None):
+    names = [benchmark.perplexity for benchmark in every if benchmark.perplexity is not None]
+    for measured in dict.fromkeys([*names, *(config.watching.kl.data if config.watching.kl is not None else [])]):
         wanted = config.data[measured].model_dump(exclude=NOT_READING)
         for name, source in config.data.items():
             differ = [key for key, value in wanted.items() if getattr(source, key) != value]
             if differ and _same_records(config, name, measured):
                 yield (
                     ("data", name),
-                    f"data.{name} leaks held-out text of '{measured}', whose perplexity is measured: both read the "
+                    f"data.{name} leaks held-out text of '{measured}', on which the model is measured: both read the "
                     f"same records, but they differ in {', '.join(differ)}, so that their parts overlap",
                 )
 

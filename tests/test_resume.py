@@ -18,7 +18,7 @@ from tests.command import files, write_tiny
 
 # Long enough to be hit, and saved often enough to be hit while saving.
 LONGER = ["stream.0.tokens=40k", "stream.0.measure_at=[10k,20k]", "stream.1.tokens=15k", "training.save_every=4"]
-NOT_COMPARED = {"seconds", "train_seconds", "time"}
+NOT_COMPARED = {"seconds", "train_seconds", "time", "tokens_per_second", "peak_memory"}
 
 
 def start(folder: Path, output: str) -> subprocess.Popen[str]:

@@ -13,6 +13,7 @@ from clmed.config.model import BuildConfig, ModelConfig, PretrainConfig
 from clmed.config.sections import Section
 from clmed.config.stream import ExperienceConfig
 from clmed.config.training import OptimizerConfig, TrainingConfig
+from clmed.config.watching import WatchingConfig
 
 __all__ = [
     "BASE_ONLY",
@@ -31,6 +32,7 @@ __all__ = [
     "Section",
     "SourceConfig",
     "TrainingConfig",
+    "WatchingConfig",
     "data_folder",
     "dump",
     "fingerprint",

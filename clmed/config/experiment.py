@@ -12,6 +12,7 @@ from clmed.config.model import ModelConfig
 from clmed.config.sections import Name, Section, Seed
 from clmed.config.stream import ExperienceConfig
 from clmed.config.training import TrainingConfig
+from clmed.config.watching import WatchingConfig
 
 PAST = "past"  # what strategies call the rows of past experiences, so no source may
 BASE_ONLY = "'{}' is marked base_only: only the making of the base model may read it"
@@ -35,6 +36,7 @@ class ExperimentConfig(Section):
     strategy: Annotated[dict[str, dict[str, Any]], BeforeValidator(_strategies)] = {}
     evaluation: EvaluationConfig
     training: TrainingConfig
+    watching: WatchingConfig = WatchingConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "ExperimentConfig":
@@ -68,6 +70,13 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
         if cleaned.decontaminate and not exams:
             why = "there is no exam under evaluation whose questions could be looked for"
             yield ("data", name, "decontaminate"), f"data.{name}.decontaminate: {why}"
+
+    if (kl := config.watching.kl) is not None:
+        at = ("watching", "kl", "data")
+        yield from unusable(at, kl.data)
+        for name in kl.data:
+            if name in config.data and not config.data[name].heldout:
+                yield at, f"KL on '{name}' needs held-out text, but data.{name}.heldout is 0"
 
     labels: set[str] = set()
     for role in ("gain", "retention"):

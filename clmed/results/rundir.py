@@ -1,7 +1,7 @@
 """The run directory: the only place that knows its file names.
 
     config.yaml  environment.json  status.json  train.jsonl  results.jsonl  answers/<point>/<benchmark>.parquet
-    checkpoints/  model/  figures/  report.html  log.txt
+    checkpoints/  model/  figures/  report.html  log.txt  tensorboard/  wandb/
 
 A process may be killed at any moment, so whole files are written beside their place and renamed, and the line files
 only grow by whole lines: a torn last line is what a killed run leaves, and is passed over; other damage is an error.
@@ -36,9 +36,13 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 FIGURES = "figures"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 LOG = "log.txt"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
-RUN_FILES = (CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, FIGURES, REPORT, LOG, STATUS)
+RUN_FILES = (
+    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, FIGURES, REPORT, TENSORBOARD, WANDB, LOG, STATUS,
+)  # fmt: skip
 
 
 class RunDirectory:
@@ -50,6 +54,8 @@ class RunDirectory:
         self.model = self.path / MODEL
         self.figures = self.path / FIGURES
         self.report = self.path / REPORT
+        self.tensorboard = self.path / TENSORBOARD
+        self.wandb = self.path / WANDB
         self.log = self.path / LOG
 
     @classmethod

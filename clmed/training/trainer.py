@@ -35,6 +35,7 @@ from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
+from clmed.training.flops import flops_per_token
 from clmed.training.loss import row_losses
 from clmed.training.optimizer import carry_on, make_optimizer
 from clmed.training.precision import DivergedError, LossScaler
@@ -83,7 +84,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.point = 0
         self.tokens = self.all_tokens = self.bytes = 0
         self.flops = 0.0
-        self.flops_per_token = 6.0 * sum(parameter.numel() for parameter in model.parameters())
+        self.flops_per_token = flops_per_token(model, corpus.length)
         self.log: dict[str, float] = {}  # what the watchers write after each step; strategies may add to it
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False

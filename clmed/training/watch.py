@@ -1,9 +1,11 @@
 """Watching a run: a progress bar (or, without a terminal, a line now and then) and one line a step in train.jsonl."""
 
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from avalanche.core import BaseSGDPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -67,14 +69,30 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
 
 
 class TrainingLog(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-arg]
-    """One record a step: experience, step, tokens so far, loss (whole and by source), gradient norm, learning rate."""
+    """One record a step: experience, step, tokens so far, loss (whole and by source), gradient norm, learning rate.
 
-    def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
+    And how fast it was: tokens_per_second of all ranks (padding does not count; a step's Fisher, teacher and KL do, a
+    measurement does not), `mfu`, the model's FLOPs as a share of `peak` FLOP/s a rank (none where no peak is known, as
+    on CPUs), and peak_memory, the most bytes so far: of CUDA's tensors, or on CPUs of this process.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Any]], None], peak: float | None = None) -> None:
         super().__init__()
-        self.write = write
+        self.write, self.peak = write, peak
+
+    def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
+        """From here the first step counts."""
+        self.before = trainer.train_seconds, trainer.all_tokens, trainer.flops
 
     def after_training_iteration(self, trainer: Any, **kwargs: Any) -> None:
         """Write the step just made (Avalanche's clock counts it only after this)."""
+        trainer.count_seconds()
+        now = trainer.train_seconds, trainer.all_tokens, trainer.flops
+        seconds, tokens, flops = (after - before for after, before in zip(now, self.before, strict=True))
+        self.before = now
+        trainer.log |= {"tokens_per_second": tokens / seconds, "peak_memory": peak_memory(trainer.device)}
+        if self.peak is not None:
+            trainer.log["mfu"] = flops / (seconds * trainer.world.ranks * self.peak)
         record = {
             "experience": trainer.experience.name,
             "step": trainer.clock.train_exp_iterations + 1,
@@ -85,6 +103,13 @@ class TrainingLog(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
             "time": time.time(),
         }
         self.write(record | trainer.log)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far: allocated on a CUDA device, else resident of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
 def short(number: float) -> str:

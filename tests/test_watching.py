@@ -1,0 +1,149 @@
+"""What a run tells while it goes on: train.jsonl, trackers, the line without a terminal, one rank's voice."""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from clmed import validation
+from clmed.errors import UserError
+from clmed.evaluation import trackers
+from clmed.planning import shapes
+from clmed.results.rundir import RunDirectory
+from clmed.training import watch
+from clmed.training.flops import flops_per_token
+from tests.command import in_process, write_tiny
+
+WATCHED = ["watching.tensorboard=true", "watching.wandb=trials", "watching.kl={data: english, rows: 2, every: 2}"]
+SHORT = ["stream.0.measure_at=[]", "evaluation.gain=[]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write_tiny(tmp_path)
+    return tmp_path
+
+
+def test_trackers_and_train_jsonl_say_the_same(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = in_process(capfd, "run", "tiny.yaml", *SHORT, *WATCHED, "-o", "watched")
+    assert done.code == 0, done.err
+    run = RunDirectory.open(folder / "watched")
+    rows = run.training()
+    for row in rows:
+        assert row["tokens_per_second"] > 0 and row["peak_memory"] > 10**7
+        assert "mfu" not in row  # a CPU's peak is not known
+    assert [row["step"] for row in rows if "kl_to_base" in row][-1] == rows[-1]["step"]
+
+    curves = EventAccumulator(str(run.tensorboard))
+    curves.Reload()
+    names = set(curves.Tags()["scalars"])
+    assert {"train/loss", "train/lr", "train/grad_norm", "train/kl_to_base", "train/tokens_per_second"} <= names
+    assert {"train/loss/medical", "mmlu/all/accuracy", "english_perplexity/all/nats_per_token"} <= names
+    events = curves.Scalars("train/loss")
+    assert [event.step for event in events] == [row["tokens"] for row in rows]
+    assert [event.value for event in events] == pytest.approx([row["loss"] for row in rows], rel=1e-6)
+    (record,) = run.wandb.glob("**/*.wandb")
+    assert record.stat().st_size > 1000 and (run.wandb / "run-id").read_text() in record.name
+
+
+def test_without_a_key_the_way_out_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def refuse(**_: Any) -> None:
+        raise wandb.errors.UsageError("api_key not configured (no-tty).\nmore")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    config, run = validation.load("tiny.yaml", ["watching.wandb=trials"]), RunDirectory(folder / "none")
+    with pytest.raises(
+        UserError, match=r"does not start \(api_key not configured \(no-tty\)\.\)\. `wandb login` gives"
+    ):
+        trackers.trackers(config, run, True).__enter__()
+    with trackers.trackers(config, run, False) as loggers:  # another rank asks for nothing
+        assert loggers == []
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_flops_are_those_of_the_plan(tied: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=52, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=tied,
+    )  # fmt: skip
+    planned = shapes.of_config("pico", config.to_dict()).flops_per_token(64)
+    assert flops_per_token(LlamaForCausalLM(config), 64) == planned
+
+
+def test_utilisation_is_flops_by_time_by_peak() -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.train_seconds, self.all_tokens, self.flops = 10.0, 1000, 5e9
+            self.log: dict[str, float] = {}
+            self.tokens = self.bytes = 0
+            self.device = torch.device("cpu")
+            self.world = type("World", (), {"ranks": 2})
+            self.experience = type("Experience", (), {"name": "a"})
+            self.clock = type("Clock", (), {"train_exp_iterations": 0})
+
+        def count_seconds(self) -> None:
+            self.train_seconds += 2.0
+
+    written: list[dict[str, Any]] = []
+    log, trainer = watch.TrainingLog(written.append, peak=1e9), Trainer()
+    log.before_training_exp(trainer)
+    trainer.all_tokens, trainer.flops = 4000, 6e9
+    log.after_training_iteration(trainer)
+    assert written[0]["tokens_per_second"] == 1500.0
+    assert written[0]["mfu"] == pytest.approx(1e9 / (2 * 2 * 1e9))
+
+
+def _rank(rank: int, port: int, folder: Path) -> None:
+    """`clmed run` as torchrun starts it, with everything that it prints in a file."""
+    out = os.open(folder / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1) for fd in (1, 2))
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "COLUMNS": "120"}
+    watch.HEARTBEAT = 0.0
+    from clmed import experiment
+
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        experiment.run(validation.load("tiny.yaml", [*SHORT, "training.threads=1"]), folder / "two")
+        code = 0
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def test_one_rank_speaks_with_a_line_now_and_then(folder: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_rank, args=(rank, port, folder)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(300)
+    said = [(folder / f"rank{rank}.txt").read_text() for rank in range(2)]
+    assert [process.exitcode for process in ranks] == [0, 0], said
+    assert said[1] == ""
+    steps = len((folder / "two" / "train.jsonl").read_text().splitlines())
+    beats = [
+        line for line in said[0].splitlines() if " left" in line and line.startswith(("pretraining:", "finetuning:"))
+    ]
+    assert len(beats) == steps
+    assert "loss " in beats[0] and "lr " in beats[0] and "/s" in beats[0]
+    assert json.loads((folder / "two" / "status.json").read_text())["state"] == "complete"
