@@ -117,16 +117,16 @@ class QuestionIndex:
 
     def _grams(self, cut: Units, rolling: np.ndarray, table: "_Table") -> np.ndarray:
         """(found, 3): the text, the question, and which 13-gram of the table they share."""
-        starts = cut.within(table.candidates(rolling), N)
+        starts = cut.within(table.places(rolling), N)
         at, asked, key = table.owners_of(rolling[starts])
         return np.column_stack([cut.text[starts[at]], asked, key])
 
     def _short(self, cut: Units) -> np.ndarray:
         """(found, 2): the text, and the question whose short stem stands there with its options."""
-        anchored = self.anchors.candidates(cut.rolling(_ANCHOR))
+        anchored = self.anchors.places(cut.rolling(_ANCHOR))
         found = []
         for size, stems in self.short.items():
-            starts = cut.within(anchored if size >= _ANCHOR else stems.candidates(cut.rolling(size)), size)
+            starts = cut.within(anchored if size >= _ANCHOR else stems.places(cut.rolling(size)), size)
             at, asked, _ = stems.owners_of(cut.stretches(starts, size))
             for start, question in zip(starts[at].tolist(), asked.tolist(), strict=True):
                 if self._options_follow(cut, question, start + size):
@@ -177,16 +177,22 @@ class _Table:
         self.filter = np.zeros(1 << (64 - int(self.shift)), dtype=bool)
         self.filter[self.keys >> self.shift] = True
 
-    def candidates(self, hashes: np.ndarray) -> np.ndarray:
-        """The places in `hashes` that may hold a key; few that do not are among them."""
-        return np.flatnonzero(self.filter[hashes >> self.shift])
+    def places(self, hashes: np.ndarray) -> np.ndarray:
+        """The places in `hashes` that hold a key."""
+        places = np.flatnonzero(self.filter[hashes >> self.shift])
+        return places[self._keys(hashes[places]) >= 0]
+
+    def _keys(self, hashes: np.ndarray) -> np.ndarray:
+        """Which key each hash is; -1 for none."""
+        if not len(self.keys):
+            return np.full(len(hashes), -1)
+        key = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
+        return np.where(self.keys[key] == hashes, key, -1)
 
     def owners_of(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(places, owners, keys): every owner of every hash that is a key, and which key it is."""
-        if not len(self.keys):
-            return (np.zeros(0, dtype=np.int64),) * 3
-        key = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
-        places = np.flatnonzero(self.keys[key] == hashes)
+        key = self._keys(hashes)
+        places = np.flatnonzero(key >= 0)
         counts = np.diff(self.firsts)[key[places]]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         owners = self.owners[np.repeat(self.firsts[key[places]], counts) + within]

@@ -31,8 +31,9 @@ def batches(source: SourceConfig, local: Path | None) -> Iterator[Batch]:
     records: list[Record] = []
     texts: list[str] = []
     characters = 0
+    columns = sources.columns(source)
     for number, record in sources.records(source, local):
-        text = record_text(record, sources.columns(source))
+        text = record_text(record, columns)
         numbers.append(number)
         records.append(record)
         texts.append(text)
