@@ -1,10 +1,11 @@
 """Tokens, FLOPs, memory, disk and time of a configuration on so many GPUs, each by a formula that is stated.
 
-Bytes a GPU holds. P are the model's weights, S those of one shard (FSDP2 cuts each tensor's first dimension), c the
-bytes of a value as it computes (4 in fp32, else 2), h the width, i that of the MLP, k that of keys (and values), T the
-tokens of a micro-batch, s the length of a row, V the vocabulary:
+Bytes a GPU holds. P are the model's weights, S those of one shard (FSDP2 cuts each tensor's first dimension among
+`shard_ranks`), c the bytes of a value as it computes (4 in fp32, else 2), h the width, i that of the MLP, k that of
+keys (and values), T the tokens of a micro-batch, s the length of a row, V the vocabulary:
 
-    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep
+    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep; all of it
+      is in the host's memory with cpu_offload
     gathered: c (root + 2 blocks), what FSDP2 has together to compute: the root, a block and the next one
     gradients on their way: (c + 4)(root + block); with accumulation 4 P more: FSDP2 keeps unreduced sums whole
     activations: T c (9 h + 2 k + 4 i) a block (16-bit: 8 h T more, as norms compute in fp32), kept for every block, or
@@ -139,8 +140,8 @@ class Estimate:
 
     @cached_property
     def state(self) -> dict[str, float]:
-        """Bytes that stay: this is what a checkpoint holds, but for the gradients."""
-        shard = 4.0 * self.shape.shard(self.ranks)
+        """Bytes of a rank that stay: this is what a checkpoint holds, but for the gradients."""
+        shard = 4.0 * self.shape.shard(min(self.config.training.shard_ranks or self.ranks, self.ranks))
         state = {"weights": shard, "gradients": shard, "optimizer": 2 * shard}
         return state | ({"strategies": self.cost.copies * shard} if self.cost.copies else {})
 
@@ -152,7 +153,8 @@ class Estimate:
     def gathering(self) -> dict[str, float]:
         """Bytes for what FSDP2 gathers and reduces."""
         training, shape, c = self.config.training, self.shape, self._width
-        if training.sharding == "none" or (training.sharding == "auto" and self.ranks == 1 and c == 4):
+        asked = training.sharding == "full" or training.cpu_offload or training.shard_ranks is not None
+        if training.sharding == "none" or not (asked or self.ranks > 1 or c == 2):
             return {}
         block, root = (shapes.numbers(tensors) for tensors in (shape.block, shape.root))
         found = {"gathered weights": c * (root + 2.0 * block), "gradients on their way": (c + 4.0) * (root + block)}
@@ -199,7 +201,8 @@ class Estimate:
     @property
     def peak(self) -> float:
         """Bytes of the fuller of the two moments, a step and a measurement."""
-        return sum(self.state.values()) + max(sum(self.training.values()), sum(self.evaluation.values()))
+        state = 0.0 if self.config.training.cpu_offload else sum(self.state.values())
+        return state + max(sum(self.training.values()), sum(self.evaluation.values()))
 
     @property
     def room(self) -> float:
@@ -219,13 +222,14 @@ class Estimate:
 
     @property
     def kept(self) -> float:
-        """Bytes of a GPU's part of a checkpoint."""
+        """Bytes of a rank's copy of its part of a checkpoint."""
         return sum(value for name, value in self.state.items() if name != "gradients")
 
     @property
     def host(self) -> float:
-        """Bytes of a node's memory while its GPUs' parts of a checkpoint are written in the background."""
-        return self.kept * min(self.per_node, self.ranks)
+        """Bytes of a node's memory while its ranks' parts of a checkpoint are written in the background."""
+        offloaded = sum(self.state.values()) if self.config.training.cpu_offload else 0.0
+        return (self.kept + offloaded) * min(self.per_node, self.ranks)
 
     @property
     def checkpoint(self) -> float:

@@ -66,8 +66,9 @@ def _work(plan: Estimate) -> Table:
 def _memory(plan: Estimate) -> Table:
     table = Table("memory of one GPU", "GiB", "", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.columns[1].justify = "right"
+    where = "in the host's memory" if plan.config.training.cpu_offload else "always"
     for name, value in plan.state.items():
-        table.add_row(name, _gib(value), "always")
+        table.add_row(name, _gib(value), where)
     other = plan.activations(not plan.config.training.activation_checkpointing)
     without = "without" if plan.config.training.activation_checkpointing else "with"
     for name, value in plan.training.items():
@@ -148,6 +149,7 @@ def _changes(plan: Estimate) -> Iterator[tuple[str, object]]:
     yield "micro_batch_size", 1
     if plan.accumulation > 1 or training.micro_batch_size > 1:
         yield "tokens_per_step", plan.ranks * training.sequence_length  # one micro-batch: no unreduced sums
+    yield "cpu_offload", True
 
 
 def _changed(plan: Estimate, changes: dict[str, object], ranks: int) -> Estimate:

@@ -96,6 +96,16 @@ def test_what_does_not_fit_comes_with_a_way_out(capfd):
     assert all("still too much: " in line for line in tries[:-1])
 
 
+def test_hybrid_shards_are_as_large_as_its_groups_and_offloaded_state_is_the_host_s() -> None:
+    full, hybrid = plan(), plan("training.shard_ranks=8")
+    assert hybrid.state == plan(ranks=8).state and hybrid.state["weights"] == pytest.approx(
+        20 * full.state["weights"], rel=0.01
+    )
+    offloaded = plan("training.shard_ranks=8", "training.cpu_offload=true")
+    assert offloaded.peak == pytest.approx(hybrid.peak - sum(hybrid.state.values()))
+    assert offloaded.host == pytest.approx(hybrid.host + 8 * sum(hybrid.state.values()))
+
+
 def test_a_way_out_really_fits():
     made = plan("training.activation_checkpointing=false", ranks=8)
     assert not made.fits
@@ -106,7 +116,7 @@ def test_a_way_out_really_fits():
 
 
 def test_a_precision_that_the_gpu_lacks_is_told(capfd):
-    done = in_process(capfd, "plan", PAPER, "--gpu", "v100-32gb", "--gpus", "160", *EXAM)
+    done = in_process(capfd, "plan", PAPER, "training.precision=bf16", "--gpu", "v100-32gb", *EXAM)
     assert "no: it does not compute in bf16" in done.out
 
 
