@@ -10,7 +10,8 @@ out flatters a model that answers seldom. Where the exam asks for it, F1 of all:
     f1_letters  of single letters: each letter of each question is one decision (average="micro")
 
 Beside every score stand two baselines: `constant`, the one letter that is right most often, given to every question;
-and `majority`, to every question the answer that is right most often in its subject.
+and `majority`, to every question the answer that is right most often in its subject. Where only a sample is asked,
+all questions say which these are: a few questions of a subject have a majority by chance.
 """
 
 import string
@@ -18,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from clmed.evaluation.benchmarks import Benchmark
+from clmed.evaluation.benchmarks import Benchmark, Question
 from clmed.evaluation.benchmarks.exam import F1
 
 Key = tuple[str, str]  # category, metric
@@ -62,7 +63,7 @@ def scores(benchmark: Benchmark, predictions: Sequence[str]) -> list[Score]:
 
 def _constant(benchmark: Benchmark) -> list[str]:
     """The letter that is the whole right answer most often (the first of equals), for every question."""
-    counts = Counter(question.answer for question in benchmark.questions if len(question.answer) == 1)
+    counts = Counter(question.answer for question in _all(benchmark) if len(question.answer) == 1)
     letter = min(counts, key=lambda letter: (-counts[letter], letter), default="A")
     return [letter] * len(benchmark.questions)
 
@@ -70,10 +71,14 @@ def _constant(benchmark: Benchmark) -> list[str]:
 def _majority(benchmark: Benchmark) -> list[str]:
     """The answer that is right most often in the question's subject (the first of equals)."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for question in benchmark.questions:
+    for question in _all(benchmark):
         counts[question.subject][question.answer] += 1
     best = {subject: min(found, key=lambda answer: (-found[answer], answer)) for subject, found in counts.items()}
     return [best[question.subject] for question in benchmark.questions]
+
+
+def _all(benchmark: Benchmark) -> Sequence[Question]:
+    return benchmark.population or benchmark.questions
 
 
 def _values(benchmark: Benchmark, predictions: Sequence[str]) -> dict[Key, tuple[float, int]]:

@@ -81,30 +81,31 @@ def evaluation_table(rows: Rows) -> Table:
 
     Accuracies and F1 in %. Subjects are not shown, nor categories beyond the first MOST_ROWS of a benchmark.
     """
-    table = Table("benchmark", "category", "metric", box=None, pad_edge=False, header_style="bold")
+    table = Table("benchmark", "category", box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric", no_wrap=True)
     for heading in ("score", *BASELINES.values(), "questions"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    notes: list[str] = []
     for name in dict.fromkeys(row["benchmark"] for row in rows):
         shown = [row for row in rows if row["benchmark"] == name and not row["category"].startswith("subject:")]
-        for row in shown[:MOST_ROWS]:
+        for index, row in enumerate(shown[:MOST_ROWS]):
             share = row["metric"] == ACCURACY or row["metric"].startswith("f1")
-            values = [
-                f"{100 * row[key]:.1f}" if share else f"{row[key]:.4f}" for key in ("score", *BASELINES) if key in row
-            ]
-            values += [""] * (1 + len(BASELINES) - len(values))
-            first = row["category"] == WHOLE
+            found = [row.get(key) for key in ("score", *BASELINES)]
+            values = ["" if v is None else f"{100 * v:.1f}" if share else f"{v:.4f}" for v in found]
             table.add_row(
-                Text(name if first else ""),
-                Text(row["category"]),
+                Text("" if index else fold(name, NAME_WIDTH)),
+                Text(fold(row["category"], NAME_WIDTH)),
                 row["metric"],
                 values[0],
                 *(Text(value, style="dim") for value in values[1:]),
                 f"{row['questions']:,}",
             )
         if len(shown) > MOST_ROWS:
-            table.add_row("", f"and {len(shown) - MOST_ROWS} more categories in results.jsonl", style="dim")
-        if skipped := shown[0].get("skipped", 0):
-            table.add_row("", f"rows without a known answer, not asked: {skipped:,}", style="dim")
+            notes.append(f"{name}: {len(shown) - MOST_ROWS} more categories are in results.jsonl")
+        if skipped := shown[0].get("skipped"):
+            notes.append(f"{name}: rows without a known answer, not asked: {skipped:,}")
+    if notes:
+        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
     return table
 
 

@@ -138,6 +138,13 @@ def test_baselines_stand_beside_every_score():
     assert tie[0]["constant"] == tie[0]["majority"] == 0.5
 
 
+def test_baselines_of_a_sample_are_those_of_all_questions():
+    whole = benchmark("mmlu", *[("a", "A", ())] * 3, *[("a", "B", ())] * 2, *[("b", "C", ())] * 2, ("b", "B", ()))
+    sample = dataclasses.replace(whole, questions=whole.questions[3:6], population=whole.questions)
+    row = scores(sample, ["", "", ""])[0]
+    assert (row["questions"], row["constant"], row["majority"]) == (3, 0, 1 / 3)
+
+
 def test_skipped_rows_are_counted_in_every_row():
     partial = dataclasses.replace(exam("A", "B"), reasons=("test.csv, line 3: no known answer",))
     assert {row["skipped"] for row in scores(partial, ["A", "A"])} == {1}

@@ -366,6 +366,7 @@ def test_cmexam_of_the_hub(hub):
     table = datasets.Dataset.from_dict({"Question": ["问一", "问二"], "Options": [pairs] * 2, "Answer": ["BA", None]})
     table.to_json(hub / "test.jsonl", force_ascii=False)
     table.to_json(hub / "train.jsonl", force_ascii=False)
+    assert load("cmexam", None, path=str(hub), shots=1).shots["cmexam"][0].stem == "问一"
     benchmark = load("cmexam", None, path=str(hub))
     assert [(question.options, question.answer) for question in benchmark.questions] == [({"A": "甲", "B": "乙"}, "AB")]
     assert benchmark.reasons == (f"{hub} (split test), row 2: no known answer",)

@@ -4,7 +4,7 @@ import pytest
 from lifelike import lifelike_rows
 from rich.console import Console
 
-from clmed.results.table import fold, score_cell, score_table, summary, tokens_text
+from clmed.results.table import evaluation_table, fold, score_cell, score_table, summary, tokens_text
 
 
 def rendered(rows: list[dict], width: int = 100) -> list[str]:
@@ -108,3 +108,29 @@ def test_long_names_break_after_their_separators():
     assert fold("general_perplexity of text", 12) == "general_\nperplexity\nof text"
     assert fold("short", 12) == "short"
     assert fold("", 12) == ""
+
+
+def test_what_was_measured_outside_a_run_fits_80_columns():
+    common = {"constant": 0.25, "majority": 0.3, "questions": 14_042, "benchmark": "mmlu", "skipped": 2}
+    rows = [
+        common | {"category": category, "metric": metric, "score": 0.5}
+        for category, metric in (("all", "accuracy"), ("all", "f1_letters"), ("china-specific", "accuracy"))
+    ]
+    rows += [common | {"category": f"level={n}", "metric": "accuracy", "score": 0.1} for n in range(20)]
+    rows += [common | {"category": "subject:anatomy", "metric": "accuracy", "score": 0.1}]
+    text = {"benchmark": "some_long_name_perplexity", "category": "all", "metric": "nats_per_token"}
+    rows.append(text | {"score": 2.12345, "questions": 7})
+    console = Console(width=80, no_color=True, force_terminal=False)
+    with console.capture() as capture:
+        console.print(evaluation_table(rows))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in capture.get() and "anatomy" not in capture.get()
+    cells = [line.split() for line in lines]
+    assert cells[1] == ["mmlu", "all", "accuracy", "50.0", "25.0", "30.0", "14,042"]
+    assert cells[2] == ["all", "f1_letters", "50.0", "25.0", "30.0", "14,042"]
+    told = " ".join(capture.get().split())
+    assert (
+        "mmlu: 7 more categories are in results.jsonl mmlu:" in told
+        and "mmlu: rows without a known answer, not asked: 2" in told
+    )
+    assert "some_long_ all nats_per_token 2.1235 7 name_ perplexity" in told

@@ -103,6 +103,7 @@ class Benchmark:
     shots: Mapping[str, tuple[Question, ...]]
     scoring: Scoring
     reasons: tuple[str, ...] = ()  # why rows were skipped, one line a row
+    population: tuple[Question, ...] = ()  # those that `questions` are a sample of, where they are one
 
     @property
     def several(self) -> bool:

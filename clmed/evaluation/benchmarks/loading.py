@@ -51,6 +51,7 @@ def load_benchmark(config: BenchmarkConfig, local: Path | None, shots_local: Pat
         name=config.label,
         exam=exam,
         questions=_sample(questions, config.questions),
+        population=tuple(questions) if config.questions is not None else (),
         shots=shots,
         scoring=config.scoring or exam.scoring,
         reasons=tuple(reasons),
