@@ -113,7 +113,7 @@ def on_ranks(ranks: int, work: Callable[[World], Any], folder: Path, shard_ranks
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(1200)  # four ranks on a busy machine
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -1,4 +1,4 @@
-"""Two ranks equal one: the same weights, losses and scores for every strategy, with and without accumulation."""
+"""Two ranks, and four, equal one: weights, losses and scores for every strategy, with and without accumulation."""
 
 import pytest
 import torch
@@ -18,9 +18,9 @@ STRATEGIES = {
 ACCUMULATION = (1, 4)
 
 
-def _train(strategy, micro_batch_size, world, tokenizer, make_model):
+def _train(strategy, micro_batch_size, world, tokenizer, make_model, stream):
     training = {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": micro_batch_size}
-    trainer = make_trainer(small_config(strategy, training=training), make_model(1), tokenizer, world)
+    trainer = make_trainer(small_config(strategy, training=training, **stream), make_model(1), tokenizer, world)
     losses = []
     trainer.plugins.insert(0, _Losses(losses))
     trainer.train(trainer.stream)
@@ -37,10 +37,10 @@ class _Losses:
         self.losses.append(trainer.log["loss"])
 
 
-def _all(world, tokenizer, make_model):
+def _all(world, tokenizer, make_model, **stream):
     """Every strategy and accumulation; the micro-batch is what makes the number of micro-batches per rank."""
     return {
-        (name, accumulation): _train(strategy, 16 // (accumulation * world.ranks), world, tokenizer, make_model)
+        (name, accumulation): _train(strategy, 16 // (accumulation * world.ranks), world, tokenizer, make_model, stream)
         for name, strategy in STRATEGIES.items()
         for accumulation in ACCUMULATION
     }
@@ -56,8 +56,11 @@ def one_and_two(tokenizer, make_model, tmp_path_factory):
 @pytest.mark.parametrize("accumulation", ACCUMULATION)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_ranks_equal_one(one_and_two, strategy, accumulation):
-    one, two = (found[strategy, accumulation] for found in one_and_two)
-    assert len(one["losses"]) == len(two["losses"]) >= 12
+    assert_same(*(found[strategy, accumulation] for found in one_and_two), steps=12)
+
+
+def assert_same(one, two, steps):
+    assert len(one["losses"]) == len(two["losses"]) >= steps
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=1e-5)
@@ -79,3 +82,21 @@ def test_accumulation_changes_nothing(one_and_two):
     for name in STRATEGIES:
         for key, weight in one[name, 1]["weights"].items():
             torch.testing.assert_close(one[name, 4]["weights"][key], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("shard_ranks", [4, 2])
+def test_four_ranks_equal_one(tokenizer, make_model, tmp_path, shard_ranks):
+    """One copy of the model, and two; 20 steps."""
+    optimizer = {"lr": 1e-3, "warmup": 0.1}
+    stream = [
+        {"name": "pretraining", "data": "medical", "tokens": 14_000, "optimizer": optimizer},
+        {"name": "finetuning", "data": "exam", "tokens": 7000, "optimizer": optimizer},
+    ]
+
+    def everything(world):
+        return _all(world, tokenizer, make_model, stream=stream)
+
+    four, one = on_ranks(4, everything, tmp_path, shard_ranks), everything(World())
+    for key in one:
+        assert_same(one[key], four[key], steps=20)
