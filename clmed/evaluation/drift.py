@@ -22,6 +22,7 @@ from clmed.config import WatchingConfig
 from clmed.data.corpus import Corpus, reservoir
 from clmed.data.packing import IGNORED
 from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
+from clmed.shards import computing_device
 
 Row = Mapping[str, Any]
 Reference = tuple[
@@ -73,7 +74,7 @@ class KLToBase(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-a
                     total += found
         length = len(self.rows[0]["input_ids"])
         trainer.flops += trainer.flops_per_token / 3 * length * len(rounds) * ranks  # forward alone
-        return sum_over_ranks(total, trainer.model.device)
+        return sum_over_ranks(total, computing_device(trainer.model))
 
     def _keep(self, index: int, logs: Tensor) -> np.ndarray:
         values, ids = logs.topk(min(self.top, logs.shape[1]))
@@ -91,7 +92,7 @@ class KLToBase(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-a
 def _log_probabilities(model: PreTrainedModel, row: Row) -> Tensor:
     """(positions, vocabulary) fp32, at the positions of a packed row that predict a token of their document."""
     ids, places, labels = (
-        torch.from_numpy(np.asarray(row[key], dtype=np.int64)).to(model.device)
+        torch.from_numpy(np.asarray(row[key], dtype=np.int64)).to(computing_device(model))
         for key in ("input_ids", "position_ids", "labels")
     )
     logits = model(input_ids=ids[None], position_ids=places[None], use_cache=False).logits[0, :-1]
