@@ -18,6 +18,7 @@ PAGE = HERE.parent / "docs" / "results" / "speed.md"
 # What is between <!-- NAME --> and <!-- end of NAME --> in the page, and the command that makes it.
 TABLES: dict[str, list[str]] = {
     "training": ["training.py"],
+    "checkpoint": ["checkpoint.py"],
     "finetuning": ["finetuning.py", "--data", "{data}"],
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clmed import __version__
-from clmed.errors import StoppedError, UserError
+from clmed.errors import LostRankError, StoppedError, UserError
 
 FILE = click.Path(path_type=Path)
 ORDER = "clmed.order"
@@ -223,6 +223,32 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @commands.command()
+@click.argument("run", type=FILE, metavar="RUN")
+@click.option("-o", "--output", type=FILE, help="The folder for the model; RUN/exports/<point> by default.")
+@click.option("--point", help="A measurement point: its number, an experience (its end), or experience@tokens.")
+def export(run: Path, output: Path | None, point: str | None) -> None:
+    """Write the model of a run as a Hugging Face folder: weights, tokenizer, and a card with its history and scores.
+
+    `AutoModelForCausalLM.from_pretrained(FOLDER)` loads it. By default it is the final model or, of a run that is not
+    finished, the one of the newest checkpoint. Of earlier points the ends of experiences are kept, and those in
+    `training.keep_at`.
+
+    \b
+    Examples:
+      clmed export runs/replay -o my-model
+      clmed export runs/replay --point medical-pretraining
+      clmed export runs/replay --point medical-pretraining@750M
+    """
+    from clmed.results.rundir import RunDirectory
+
+    found = RunDirectory.open(run)
+
+    from clmed.training.export import export as write
+
+    click.echo(write(found, output, point))
+
+
+@commands.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="FILE... [KEY=VALUE]...")
 def validate(arguments: tuple[str, ...]) -> None:
     """Check experiment files: keys, values, paths, strategies and their parameters, leaks of test questions.
@@ -345,6 +371,9 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":  # all ranks make the same mistake; one tells it
             click.echo(error, err=True)
         sys.exit(2)
+    except LostRankError as error:
+        click.echo(error, err=True)
+        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

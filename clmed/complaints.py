@@ -75,7 +75,8 @@ def _problems(details: ErrorDetails, schema: type[BaseModel]) -> list[Problem]:
     loc, kind = details["loc"], details["type"]
     section = f" in {dotted(loc[:-1])}" if loc[:-1] else ""
     if kind == "extra_forbidden":
-        known = _model_at(schema, loc[:-1]).model_fields
+        fields = _model_at(schema, loc[:-1]).model_fields
+        known = [field.alias or name for name, field in fields.items()]
         return [(loc, f"unknown key '{loc[-1]}'{section}{did_you_mean(str(loc[-1]), known)}")]
     if kind == "missing":
         return [(loc, f"the key '{loc[-1]}' is missing{section}")]

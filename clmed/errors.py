@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class StoppedError(Exception):
     """The run was asked to stop and has saved where it stands (exit code 75: run it again)."""
+
+
+class LostRankError(Exception):
+    """Another process of the run is gone, so this one cannot go on either (exit code 1; each process tells it)."""

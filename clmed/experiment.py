@@ -17,34 +17,38 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from clmed import catalogue
 from clmed.config import ExperimentConfig, dump, resolve
 from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
-from clmed.errors import StoppedError, UserError
+from clmed.data.rows import tokenizer_fingerprint
+from clmed.errors import LostRankError, StoppedError, UserError
 from clmed.evaluation.contamination import asked, contaminated, whole_exams
 from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.scoring import longest
 from clmed.evaluation.trackers import TrainingValues, trackers
+from clmed.lineage import find_shared, lineage, register, take_up
 from clmed.planning import PhasePlan, Plan, duration
 from clmed.planning.gpus import peak_of
 from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
+from clmed.results.start import Start, find_start, keep
 from clmed.results.table import score_table, summary
 from clmed.strategy import Strategy
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.export import save_model
-from clmed.training.launch import start
+from clmed.training.launch import start as join
 from clmed.training.loss import seconds_per_token
 from clmed.training.model import load_tokenizer
 from clmed.training.precision import DivergedError, LossScaler
-from clmed.training.sharding import World, first_rank_says
+from clmed.training.sharding import World, first_rank_says, lost_rank_told, on_first_rank
+from clmed.training.state import restore_weights
 from clmed.training.trainer import ContinualTrainer
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check
@@ -63,12 +67,13 @@ def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = 
     """
     check(config)
     directory = RunDirectory(output or Path("runs") / config.name)
-    world = start(config.training)
+    world = join(config.training)
     voice = Voice(quiet=not world.main)
     bar = ProgressBar(voice.console)
     try:
         directory.refuse_if_taken(dump(config), overwrite)  # all ranks look before the first one writes
-        _run(config, world, directory, overwrite, voice, bar)
+        with lost_rank_told(world):
+            _run(config, world, directory, overwrite, voice, bar)
     finally:
         bar.close()
         voice.close()
@@ -95,6 +100,9 @@ def _run(
         load = partial(load_base, config, world, tokenizer, left_out=dropped)
         model = untrained_base(config, world, tokenizer) if to_build else load()
         refuse_unknown_tokens(model, tokenizer)
+        start = find_start(config)
+        if start is not None:
+            _refuse_other_tokenizer(start, tokenizer)
         benchmarks = make_benchmarks(
             config.evaluation,
             path_of=lambda path: resolve(config, path),
@@ -114,6 +122,7 @@ def _run(
             benchmarks=benchmarks,
             rank=world.rank,
             ranks=world.ranks,
+            past=start.past if start is not None else (),
         )
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
     voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
@@ -121,8 +130,17 @@ def _run(
     if to_build:
         voice.say("making the base model (once; it is kept for all runs with this configuration)")
         model = load(watchers=[bar])
+    if start is not None and start.weights is not None:
+        weights = start.weights
+        on_first_rank(world, lambda: keep(weights))
+        restore_weights(weights, model)
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
-    checkpoints = Checkpoints(directory.checkpoints, world=world, keep=config.training.checkpoints_kept)
+    checkpoints = Checkpoints(
+        directory.checkpoints,
+        world=world,
+        keep=config.training.checkpoints_kept,
+        asynchronous=config.training.asynchronous_saves,
+    )
     log = TrainingLog(directory.add_training, _peak(world, config))
     tracked = config.watching.tensorboard or config.watching.wandb is not None
     trainer = ContinualTrainer(
@@ -137,15 +155,38 @@ def _run(
         checkpoints=checkpoints,
         save_every=config.training.save_every,
         scaler=LossScaler() if config.training.precision == "fp16" else None,
+        keep_at=config.training.keep_at,
+        keep_ends=config.training.share_experiences,
     )
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
     found = checkpoints.latest() if going_on else None
-    with _asked_to_stop(trainer), _recorded(config, world, directory, overwrite or going_on, found, voice):
+    with (
+        _asked_to_stop(trainer),
+        _recorded(config, world, directory, overwrite or going_on, found, voice),
+        lost_rank_told(world),
+        checkpoints,
+    ):
+        keys = lineage(
+            config,
+            world=world,
+            model=model,
+            tokenizer=tokenizer,
+            strategies=strategies,
+            stream=scenario.streams["train"],
+            benchmarks=benchmarks,
+            versions=_versions(),
+            start=start,
+            left_out=dropped,
+        )
+        fresh = found is None
+        if fresh:
+            found, start = _begun_elsewhere(keys, start, trainer, world, directory, checkpoints, voice)
+        on_first_rank(world, lambda: register(keys, directory, fresh=fresh))
         torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
         try:
             with trackers(config, directory, world.main) as loggers:
                 trainer.evaluator.loggers.extend(loggers)
-                trainer.train(scenario.streams["train"], found=found)
+                trainer.train(scenario.streams["train"], found=found, start=start)
         except DivergedError as error:
             last_good = directory.checkpoints / "last-good"
             with disk_errors(directory.path):
@@ -155,6 +196,45 @@ def _run(
             save_model(model, tokenizer, directory.model, world)
     if world.main:
         _tell(directory, voice, time.perf_counter() - started)
+
+
+def _refuse_other_tokenizer(start: Start, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A tokenizer that is made depends on its data, which the configurations do not show."""
+    other = load_tokenizer(ExperimentConfig.model_validate(start.run.config()))
+    if tokenizer_fingerprint(other) != tokenizer_fingerprint(tokenizer):
+        raise UserError(
+            f"{start.run.path} has another tokenizer, so its weights mean other tokens: the data of "
+            "model.build.tokenizer_from differ."
+        )
+
+
+def _begun_elsewhere(
+    keys: list[str],
+    start: Start | None,
+    trainer: ContinualTrainer,
+    world: World,
+    directory: RunDirectory,
+    checkpoints: Checkpoints,
+    voice: Voice,
+) -> tuple[Found | None, Start | None]:
+    """What a fresh run need not do: the checkpoint it goes on from, or what is known of the model it starts with."""
+    names = [stream.name for stream in trainer.benchmarks]
+    least = 1 if start is not None or not names else 0
+    shared = first_rank_says(world, find_shared(keys, directory, names, least=least) if world.main else None)
+    with disk_errors(directory.path):
+        if shared is not None:
+            on_first_rank(world, lambda: take_up(shared, directory, names))
+        elif start is not None:
+            known = start
+            on_first_rank(world, lambda: directory.copy_points(known.run, known.point.number + 1, known.known))
+    if shared is None:
+        return None, start
+    if shared.checkpoint is None:
+        voice.say(f"the base model was measured in {shared.run.path}: its scores are taken from there")
+        return None, Start.at_base(shared.run, names)
+    done = ", ".join(list(dict.fromkeys(row["experience"] for row in directory.training())))
+    voice.say(f"taken from {shared.run.path}, which has done the same: {done}")
+    return checkpoints.latest(), start
 
 
 @contextmanager
@@ -209,7 +289,7 @@ def _recorded(
     try:
         yield
     except BaseException as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, UserError | LostRankError) else f"{type(error).__name__}: {error}"
         with suppress(UserError):  # of a full disk, which must not hide what came first
             if isinstance(error, StoppedError):
                 reason = str(error)
@@ -291,7 +371,7 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
 def environment(world: World) -> dict[str, object]:
     """What a result may depend on besides the configuration."""
     return {
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": _versions(),
         "machine": platform.platform(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor(),
         "ranks": world.ranks,
@@ -299,3 +379,7 @@ def environment(world: World) -> dict[str, object]:
         "cores": os.cpu_count(),
         "command": sys.argv,
     }
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}

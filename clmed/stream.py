@@ -1,6 +1,7 @@
 """The stream of experiences and the benchmarks, as an Avalanche scenario made from the configuration."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +44,24 @@ class BenchmarkExperience(DatasetExperience):
     """One benchmark: what is measured at every measurement point, and how."""
 
     def __init__(
-        self, *, name: str, role: str, items: Sequence[Any], measure: Callable[[PreTrainedModel], Any]
+        self,
+        *,
+        name: str,
+        role: str,
+        items: Sequence[Any],
+        measure: Callable[[PreTrainedModel], Any],
+        content: Iterable[Any] = (),
     ) -> None:
-        """role: gain or retention; measure: scores a model on the items."""
+        """role: gain or retention; measure: scores a model on the items.
+
+        content: with the items all that a score depends on but the model; their text is hashed into `digest`.
+        """
         super().__init__(dataset=AvalancheDataset([_Items(items)]), current_experience=0)
         self.name, self.role, self.measure = name, role, measure
+        hashed = hashlib.sha256()
+        for part in (*items, *content):
+            hashed.update(repr(part).encode())
+        self.digest = hashed.hexdigest()
 
 
 class _Items(Dataset):
@@ -73,12 +87,13 @@ def make_scenario(
     benchmarks: Sequence[BenchmarkExperience] = (),
     rank: int = 0,
     ranks: int = 1,
+    past: Sequence[str] = (),
 ) -> CLScenario:
-    """The train stream, then one stream for each benchmark."""
+    """The train stream, then one stream for each benchmark; past: sources that the model was trained on before."""
     for strategy in strategies:
         experiences = strategy.stream(experiences)
     built: list[Experience] = []
-    past: list[str] = []
+    past = list(past)
     for index, config in enumerate(experiences):
         phase = Phase(config=config, index=index, past=tuple(past), seed=seed)
         built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))

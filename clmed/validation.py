@@ -24,6 +24,7 @@ from clmed.config import (
     resolve,
 )
 from clmed.errors import UserError
+from clmed.results.start import find_start
 
 NOWHERE: Places = {}
 
@@ -39,7 +40,7 @@ def check(config: ExperimentConfig, places: Places = NOWHERE) -> None:
     """UserError if a file is missing, a source leaks a benchmark's questions, or a strategy cannot be what is asked."""
     found: list[Problem] = []
     try:
-        for part in (_strategies, _model, _data):
+        for part in (_start, _strategies, _model, _data):
             found += part(config)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         found.append(((), f"cannot look at {error.filename}: {error.strerror}"))
@@ -53,6 +54,13 @@ def check_evaluation(config: EvaluateConfig) -> None:
     found = [*_model(config), *_benchmarks(config, root), *_shown_tests(config)]
     if found:
         raise UserError(describe(found, {(): "command line"}))
+
+
+def _start(config: ExperimentConfig) -> Iterator[Problem]:
+    try:
+        find_start(config)
+    except UserError as error:
+        yield ("from",), f"from: {error}"
 
 
 def _data(config: ExperimentConfig) -> Iterator[Problem]:

@@ -50,7 +50,7 @@ TINY: dict[str, Any] = {
             {"perplexity": "english"},
         ],
     },
-    "training": {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": 8},
+    "training": {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": 8, "share_experiences": False},
 }
 
 

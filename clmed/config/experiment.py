@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from clmed.complaints import InvalidSectionsError, Loc, Problem, did_you_mean, dotted
+from clmed.complaints import InvalidSectionsError, Loc, Problem, did_you_mean, dotted, shown
 from clmed.config.data import SourceConfig
 from clmed.config.evaluation import EvaluationConfig
 from clmed.config.model import ModelConfig
@@ -24,10 +24,24 @@ def _strategies(value: Any) -> Any:
     return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
 
 
+def _has_a_point(value: str) -> str:
+    run, _, point = value.partition("@")
+    if not (run and point):
+        raise ValueError(f"must be RUN@POINT, such as runs/trunk@pretraining or runs/trunk@2, not {shown(value)}")
+    return value
+
+
 class ExperimentConfig(Section):
-    """A whole run. No strategy at all means naive training, one experience after the other."""
+    """A whole run. No strategy at all means naive training, one experience after the other.
+
+    `from: RUN@point` starts at the weights of a measurement point of another run instead of at the base model.
+    """
+
+    # By `from`, which is a word of Python, everywhere but in Python.
+    model_config = Section.model_config | ConfigDict(serialize_by_alias=True)
 
     name: Name
+    from_: Annotated[str, AfterValidator(_has_a_point)] | None = Field(default=None, alias="from")
     seed: Seed = 0
     data_root: Annotated[str, Field(min_length=1)] = "."
     model: ModelConfig

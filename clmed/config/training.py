@@ -54,7 +54,11 @@ class TrainingConfig(Section):
 
     The model is sharded over `shard_ranks` processes (all, if not given); with fewer than there are, each group of so
     many holds a copy (hybrid sharding: the GPUs of one node, say). `cpu_offload` keeps shards and optimizer in host
-    memory. A checkpoint is saved every `save_every` steps and after each experience.
+    memory.
+
+    A checkpoint is saved every `save_every` steps, after each experience, and at the domain tokens of the whole run in
+    `keep_at`. The newest `checkpoints_kept` stay; for good stay those of `keep_at` and, unless `share_experiences` is
+    off, of the experiences' ends: other runs can start from them, and a run that begins alike takes them up.
     """
 
     sequence_length: Quantity
@@ -70,6 +74,9 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save_every: PositiveInt = 500
     checkpoints_kept: PositiveInt = 2
+    keep_at: list[Quantity] = []
+    asynchronous_saves: bool = True
+    share_experiences: bool = True
 
     @model_validator(mode="after")
     def _rows(self) -> "TrainingConfig":

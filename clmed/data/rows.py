@@ -116,7 +116,7 @@ def prepare(
     from datasets import Dataset
 
     without = [sorted(left_out)] if left_out else []
-    key = fingerprint([source_fingerprint(source, local), _tokenizer_fingerprint(tokenizer), *without])
+    key = fingerprint([source_fingerprint(source, local), tokenizer_fingerprint(tokenizer), *without])
     folder = (cache or cache_dir()) / "rows" / f"{part}-{length}-{key}"
 
     def make(partial: Path) -> None:
@@ -141,7 +141,7 @@ def counts(dataset: "Dataset") -> Counts:
     return Counts(**json.loads(path.read_text()))
 
 
-def _tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("truncation", "padding"):  # of the last call, not of the tokenizer
         del backend[state]

@@ -116,7 +116,9 @@ def _exam(
         }
         return Measurement(scores=scores(benchmark, predictions), answers=answers, seconds=time.perf_counter() - start)
 
-    return BenchmarkExperience(name=config.label, role=role, items=questions, measure=measure)
+    return BenchmarkExperience(
+        name=config.label, role=role, items=questions, measure=measure, content=(config.scoring, *prompts)
+    )
 
 
 def fitting_prompts(
@@ -165,7 +167,8 @@ def _perplexity(config: BenchmarkConfig, role: str, rows: Rows, batch_tokens: in
         found = [{"category": "all", "metric": m, "score": value, "questions": tokens} for m, value in values.items()]
         return Measurement(scores=found, seconds=time.perf_counter() - start)
 
-    return BenchmarkExperience(name=config.label, role=role, items=range(len(rows)), measure=measure)
+    content = [Path(file["filename"]).parent.name for file in rows.data.cache_files]  # by which the cache knows them
+    return BenchmarkExperience(name=config.label, role=role, items=range(len(rows)), measure=measure, content=content)
 
 
 class Scores(PluginMetric[dict]):

@@ -1,7 +1,7 @@
 """The run directory: the only place that knows its file names.
 
     config.yaml  environment.json  status.json  train.jsonl  results.jsonl  answers/<point>/<benchmark>.parquet
-    checkpoints/  model/  figures/  report.html  log.txt  tensorboard/  wandb/
+    checkpoints/  model/  exports/<point>/  figures/  report.html  log.txt  tensorboard/  wandb/
 
 A process may be killed at any moment, so whole files are written beside their place and renamed, and the line files
 only grow by whole lines: a torn last line is what a killed run leaves, and is passed over; other damage is an error.
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ RESULTS = "results.jsonl"
 ANSWERS = "answers"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+EXPORTS = "exports"
 FIGURES = "figures"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
@@ -41,7 +42,7 @@ WANDB = "wandb"
 LOG = "log.txt"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
-    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, FIGURES, REPORT, TENSORBOARD, WANDB, LOG, STATUS,
+    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD, WANDB, LOG, STATUS,
 )  # fmt: skip
 
 
@@ -52,6 +53,7 @@ class RunDirectory:
         self.path = Path(path)
         self.checkpoints = self.path / CHECKPOINTS
         self.model = self.path / MODEL
+        self.exports = self.path / EXPORTS
         self.figures = self.path / FIGURES
         self.report = self.path / REPORT
         self.tensorboard = self.path / TENSORBOARD
@@ -106,7 +108,7 @@ class RunDirectory:
         if not is_run(self.path):
             return False
         old = self.config()  # empty if it was killed before it was written
-        if old and _differences(old, yaml.safe_load(config_yaml)):
+        if old and differences(old, yaml.safe_load(config_yaml)):
             return False
         status = self.status()
         return status["state"] != "complete" and not _is_alive(status)
@@ -123,6 +125,16 @@ class RunDirectory:
             if int(folder.name) >= points:  # with what was being written when it was killed
                 shutil.rmtree(folder)
         _write_json(self.path / STATUS, {**self.status(), **_running()})
+
+    def copy_points(self, source: "RunDirectory", points: int, benchmarks: Collection[str]) -> None:
+        """Take over what `source` measured at its first `points` points, marked with where it was measured."""
+        mark = {"taken_from": str(source.path)}
+        own = [row for row in source.results() if row["point"] < points and row["benchmark"] in benchmarks]
+        for point, benchmark in dict.fromkeys((row["point"], row["benchmark"]) for row in own):
+            file = source._answers_file(point, benchmark)
+            if file.exists():
+                write_whole(self._answers_file(point, benchmark), file.read_bytes())
+        self.add_results([mark | row for row in own])
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -153,12 +165,16 @@ class RunDirectory:
             raise UserError(f"{file} is damaged: it holds no configuration.")
         return config
 
-    def status(self) -> dict[str, str]:
-        """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration."""
+    def status(self) -> dict[str, Any]:
+        """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration; lineage."""
         return json.loads((self.path / STATUS).read_bytes())
 
     def set_status(self, state: State, reason: str = "") -> None:
         _write_json(self.path / STATUS, {**self.status(), "state": state, "reason": reason})
+
+    def set_lineage(self, keys: Sequence[str]) -> None:
+        """Note in the status what the run's experiences are known by (clmed/lineage.py)."""
+        _write_json(self.path / STATUS, {**self.status(), "lineage": list(keys)})
 
     def add_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append measured scores; the rows given at once are written at once."""
@@ -170,7 +186,11 @@ class RunDirectory:
 
     def add_training(self, row: Mapping[str, Any]) -> None:
         """Append what one training step had to say."""
-        _append(self.path / TRAIN, [row])
+        self.add_trainings([row])
+
+    def add_trainings(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append what several steps had to say."""
+        _append(self.path / TRAIN, rows)
 
     def training(self) -> list[Row]:
         return _read_lines(self.path / TRAIN)
@@ -204,7 +224,7 @@ class RunDirectory:
     def _why_taken(self, config: Mapping[str, Any]) -> str:
         """Why a new run of `config` must not go into this directory, and the way out."""
         old = self.config()
-        if old and (changes := _differences(old, config)):
+        if old and (changes := differences(old, config)):
             return (
                 f"{self.path} holds a run of another configuration: {_some(changes, separator='; ')}. Give another "
                 "folder with --output or another `name`; --overwrite deletes the old run."
@@ -253,7 +273,7 @@ def _visible_files(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else []
 
 
-def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
     """`stream.0.epochs (1 there, 2 here)` for each leaf in which two configurations differ."""
     children: list[Any] = []
     if isinstance(old, dict) and isinstance(new, dict):
@@ -270,7 +290,7 @@ def _differences(old: Any, new: Any, place: str = "") -> list[str]:
     return [
         line
         for key in children
-        for line in _differences(old.get(key, missing), new.get(key, missing), f"{place}.{key}" if place else str(key))
+        for line in differences(old.get(key, missing), new.get(key, missing), f"{place}.{key}" if place else str(key))
     ]
 
 

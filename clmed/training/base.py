@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,7 +24,7 @@ from clmed.errors import UserError
 from clmed.stream import make_scenario
 from clmed.training.export import save_model
 from clmed.training.model import load_model, load_tokenizer, new_model, sources_fingerprint
-from clmed.training.sharding import World
+from clmed.training.sharding import World, await_base
 from clmed.training.trainer import ContinualTrainer
 
 RECIPE = 2  # raised when a change of the code changes the weights that come out
@@ -99,8 +98,7 @@ def load_base(
     model = config.model
     if model.build is not None:
         folder = build_base(config, model.build, tokenizer, watchers, left_out) if world.main else None
-        if world.mesh is not None:
-            dist.barrier()
+        await_base(world)
         model = ModelConfig(path=str(folder or build_base(config, model.build, tokenizer, left_out=left_out)))
     return load_model(model, config.training, world)
 

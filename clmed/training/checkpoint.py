@@ -1,46 +1,44 @@
 """Checkpoints of a run: sharded, atomic, verified; a run that goes on from one ends with the weights it would have had.
 
-A checkpoint is one folder written by torch.distributed.checkpoint, each rank its own shards: the model, the optimizer,
-the strategies' tensors and every rank's random state. Beside them `manifest.json` holds the place in the stream, the
-other values of the strategies, and the size and SHA-256 of every file. The folder is written under a hidden name and
-renamed when all ranks have finished, so a folder with a visible name is whole; what happens to it later (a truncated or
-flipped file) shows in the checksums, and the one before it is used.
+A checkpoint is one folder written by torch.distributed.checkpoint, each rank its own shards, with a manifest of
+checksums (clmed/results/manifest.py). It is written under a hidden name and renamed when all ranks have finished, so a
+folder with a visible name is whole; what happens to it later (a truncated or flipped file) shows in the checksums, and
+the one before it is used.
 
-Tensors of a strategy that are shaped like the shards of a parameter are stored as shards of that parameter, so that
-another number of ranks can read them.
+Asynchronously, which is the default, training stops only while the state is copied into the host's memory; a thread
+writes the copy. A thread and not a process: what it does (copying, hashing, writing) is done without Python's lock,
+and a process would have to import torch first and hold a second copy. The ranks' threads talk over a process group of
+their own, so that they never meet the collectives of training. The next save waits for the one before it, and an error
+of the thread reaches training at the next step. Where the host has no room for the copy, saves are synchronous.
 """
 
-import hashlib
 import json
 import logging
+import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.storage import WriteResult
-from torch.distributed.tensor import DTensor
-from torch.futures import Future
-from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from torch.utils._pytree import tree_leaves
 
 from clmed.errors import UserError
+from clmed.results import manifest
+from clmed.results.manifest import Digests
 from clmed.results.rundir import disk_errors
 from clmed.shards import local
-from clmed.training.sharding import World, on_first_rank
-
-MANIFEST = "manifest.json"
-TENSOR = "$tensor"  # marks, in a strategy's values, the place of a tensor
+from clmed.training.sharding import World, first_rank_says, on_all_ranks, on_first_rank
+from clmed.training.state import single_process_is_fine
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +52,90 @@ class Found:
 
 
 class Checkpoints:
-    """The checkpoints in one folder; the newest `keep` stay. All ranks call the same methods."""
+    """The checkpoints in one folder; the newest `keep` stay, and those marked. All ranks call the same methods."""
 
-    def __init__(self, folder: Path, *, world: World, keep: int = 2) -> None:
-        """The first rank of `world` names, checks and removes; each writes its own shards."""
-        self.folder, self.world, self.keep = folder, world, keep
+    def __init__(self, folder: Path, *, world: World, keep: int = 2, asynchronous: bool = True) -> None:
+        """The first rank of `world` names and removes; each writes its own shards and reads its part to verify."""
+        self.folder, self.world, self.keep, self.asynchronous = folder, world, keep, asynchronous
+        self._group: Any = dist.new_group(backend="gloo") if world.mesh is not None else None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._stager: DefaultStager | None = None
+        self._pending: Future[None] | None = None
 
-    def save(self, name: str, tensors: dict[str, Any], values: Mapping[str, Any]) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Let the thread finish what it has begun; where all was well, what it could not do is an error."""
+        try:
+            self.wait()
+        except Exception as also:
+            if error is None:
+                raise
+            if also is not error:
+                log.warning("%s", also)
+        finally:
+            self._writer.shutdown()
+
+    def save(self, name: str, tensors: dict[str, Any], values: Mapping[str, Any], mark: bool = False) -> None:
         """Write a checkpoint: tensors (nested, DTensors or plain) by torch.distributed.checkpoint, values as JSON.
 
-        Raises UserError, on all ranks, when the files of any rank cannot be written; nothing is left of them then, and
-        the checkpoints before stay as they are.
+        It waits for the save before it. What is saved is the state at the time of the call, whenever it is written.
+        mark: it stays when newer ones come.
+        Raises UserError, on all ranks, when the files of any rank cannot be written (of this save or, asynchronously,
+        the one before it); nothing is left of them then, and the checkpoints before stay as they are.
         """
+        self.wait()
+        text = json.dumps(values)
+        if not self.asynchronous or not self._has_room(tensors):
+            self._save(name, tensors, text, mark)
+            return
+        assert self._stager is not None
+        staged: Any = self._stager.stage(tensors)
+        self._pending = self._writer.submit(self._save, name, staged, text, mark)
+
+    @property
+    def failed(self) -> bool:
+        """Whether `wait` would raise now; ranks see it at different times."""
+        return self._pending is not None and self._pending.done() and self._pending.exception() is not None
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk. Raises as `save` does, once."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            try:
+                pending.result()
+            except KeyboardInterrupt:
+                self._pending = pending
+                raise
+
+    def latest(self) -> Found | None:
+        """The newest checkpoint that is as it was written; None if there is none."""
+        for path in first_rank_says(self.world, manifest.checkpoints(self.folder)):
+            values, problem = self._verified(path)
+            if not problem:
+                return Found(path, values)
+            if self.world.main:
+                log.warning("checkpoint %s is damaged (%s): going back to the one before it", path, problem)
+        return None
+
+    def _has_room(self, tensors: dict[str, Any]) -> bool:
+        """Whether the hosts of all ranks have memory for a copy, which is then kept for all saves."""
+        if self._stager is None:
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            needed = sum(local(x).nbytes for x in tree_leaves(tensors) if isinstance(x, torch.Tensor))
+            self.asynchronous = all(on_all_ranks(self.world, lambda: needed * here < free_memory()))
+            cuda = self.world.device.type == "cuda"
+            if not self.asynchronous:
+                log.warning("checkpoints are saved synchronously: a copy of the state does not fit in host memory")
+            self._stager = DefaultStager(
+                StagingOptions(
+                    use_pinned_memory=cuda, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=cuda
+                )
+            )
+        return self.asynchronous
+
+    def _save(self, name: str, tensors: dict[str, Any], values: str, mark: bool) -> None:
         partial = self.folder / f".{name}.partial"
 
         def make_room() -> None:
@@ -73,38 +143,45 @@ class Checkpoints:
                 shutil.rmtree(stale, ignore_errors=True)
             partial.mkdir(parents=True)
 
+        def own_digests() -> Digests:
+            own = [*partial.glob(f"__{self.world.rank}_*"), *([partial / ".metadata"] if self.world.main else [])]
+            return {path.name: [path.stat().st_size, manifest.digest_of(path)] for path in sorted(own)}
+
         def finish() -> None:
-            files = {path.name: [path.stat().st_size, _digest(path)] for path in sorted(partial.iterdir())}
-            (partial / MANIFEST).write_text(json.dumps({"files": files, "values": values}))
+            if mark:
+                (partial / manifest.KEPT).touch()
+            manifest.write(partial, {name: found for part in digests for name, found in part.items()}, values)
             shutil.rmtree(self.folder / name, ignore_errors=True)
             partial.rename(self.folder / name)
 
         try:
-            on_first_rank(self.world, make_room)
-            _write(tensors, partial)  # returns, or raises, on all ranks when all have written
-            on_first_rank(self.world, finish)
+            on_first_rank(self.world, make_room, self._group)
+            _write(tensors, partial, self._group)  # returns, or raises, on all ranks when all have written
+            digests = on_all_ranks(self.world, own_digests, self._group)
+            on_first_rank(self.world, finish, self._group)
         except OSError as error:
             raise self._plainly(error, self.folder / name) from error
         finally:
             if self.world.main:
                 shutil.rmtree(partial, ignore_errors=True)  # with room again for the status that tells why
         if self.world.main:
-            for old in self._all()[self.keep :]:
-                shutil.rmtree(old, ignore_errors=True)  # what stays is tried again after the next one
+            for old in manifest.checkpoints(self.folder)[self.keep :]:
+                if not (old / manifest.KEPT).exists():
+                    shutil.rmtree(old, ignore_errors=True)  # what stays is tried again after the next one
 
-    def latest(self) -> Found | None:
-        """The newest checkpoint that is as it was written; None if there is none."""
-        found: list[Found | None] = [None]
-        if self.world.main:
-            for path in self._all():
-                if problem := _damage(path):
-                    log.warning("checkpoint %s is damaged (%s): going back to the one before it", path, problem)
-                    continue
-                found = [Found(path, json.loads((path / MANIFEST).read_text())["values"])]
-                break
-        if self.world.mesh is not None:
-            dist.broadcast_object_list(found, src=0)
-        return found[0]
+    def _verified(self, path: Path) -> tuple[dict[str, Any], str]:
+        """The values of a checkpoint, and what is wrong with it; each rank reads its part of the files."""
+
+        def own_part() -> tuple[dict[str, Any], str]:
+            try:
+                written = manifest.read(path)
+            except ValueError as error:
+                return {}, str(error)
+            own = sorted(written.files)[self.world.rank :: self.world.ranks]
+            return written.values, manifest.damage(path, {name: written.files[name] for name in own})
+
+        found = on_all_ranks(self.world, own_part)
+        return found[0][0], next((problem for _, problem in found if problem), "")
 
     def _plainly(self, error: OSError, path: Path) -> UserError:
         """Why the checkpoint `path` could not be written, and from where the run can go on."""
@@ -115,20 +192,23 @@ class Checkpoints:
             reason = str(known)
         except OSError:
             reason = f"{path} cannot be written ({error.strerror or error})."
-        before = self._all()
+        before = manifest.checkpoints(self.folder)
         whence = f"goes on from {before[0].name}, which is intact" if before else "starts again: none came before it"
         return UserError(f"{reason} When that is mended, the same command {whence}.")
 
-    def _all(self) -> list[Path]:
-        """Newest first; the names begin with a number that rises."""
-        visible = [path for path in self.folder.glob("*") if path.is_dir() and (path / MANIFEST).exists()]
-        return sorted(visible, key=lambda path: path.name, reverse=True)
+
+def free_memory() -> float:
+    """Bytes of this host's memory that are free, or would be if they were needed."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return float("inf")
 
 
 class _Writer(dcp.FileSystemWriter):
     """Tells the system's errors as such: those that torch.save hides would lose their cause between the ranks."""
 
-    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future[list[WriteResult]]:
         try:
             return super().write_data(plan, planner)
         except RuntimeError as error:  # "unexpected pos" is all that torch.save says of a full disk
@@ -137,131 +217,13 @@ class _Writer(dcp.FileSystemWriter):
             raise
 
 
-def _write(tensors: dict[str, Any], folder: Path) -> None:
+def _write(tensors: dict[str, Any], folder: Path, group: dist.ProcessGroup | None) -> None:
     """dcp.save; the OSError or the Ctrl-C of any rank is raised on all."""
     try:
-        with _single_process_is_fine():
-            dcp.save(tensors, storage_writer=_Writer(folder), no_dist=not dist.is_initialized())
+        with single_process_is_fine():
+            dcp.save(tensors, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
     except CheckpointException as error:
         for failure, _trace in error.failures.values():
             if isinstance(failure, OSError | KeyboardInterrupt):
                 raise failure from None
-        raise
-
-
-@contextmanager
-def _single_process_is_fine() -> Iterator[None]:
-    """torch.distributed.checkpoint warns of it at every call."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        yield
-
-
-def collect(
-    model: PreTrainedModel, optimizer: Optimizer | None, strategies: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[Any]]:
-    """The tensors to save, and the strategies' states with their tensors replaced by marks.
-
-    optimizer: None between experiences, where the next one starts with a new optimizer.
-    """
-    held: dict[str, Tensor] = {}
-    values = _take_tensors(strategies, "", dict(model.named_parameters()), held)
-    tensors: dict[str, Any] = {"strategies": held, "random": {str(_rank()): torch.get_rng_state()}}
-    if torch.cuda.is_available():
-        tensors["random"][f"{_rank()}.cuda"] = torch.cuda.get_rng_state()
-    if optimizer is None:
-        return tensors | {"model": get_state_dict(model, [])[0]}, values
-    model_state, optimizer_state = get_state_dict(model, optimizer)
-    return tensors | {"model": model_state, "optimizer": optimizer_state}, values
-
-
-def restore(path: Path, model: PreTrainedModel, optimizer: Optimizer | None, values: list[Any]) -> list[dict[str, Any]]:
-    """Load what `collect` gave into model, optimizer and the random state; returns the strategies' states."""
-    parameters = dict(model.named_parameters())
-    held: dict[str, Tensor] = {}
-    _make_room(values, parameters, held)
-    model_state, optimizer_state = get_state_dict(model, optimizer if optimizer is not None else [])
-    tensors: dict[str, Any] = {"model": model_state, "strategies": held}
-    if optimizer is not None:
-        tensors["optimizer"] = optimizer_state
-    known = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
-    if f"random.{_rank()}" in known:  # another number of ranks may have fewer random states
-        tensors["random"] = {str(_rank()): torch.get_rng_state()}
-        if torch.cuda.is_available() and f"random.{_rank()}.cuda" in known:
-            tensors["random"][f"{_rank()}.cuda"] = torch.cuda.get_rng_state()
-    with _single_process_is_fine():
-        dcp.load(tensors, checkpoint_id=path, no_dist=not dist.is_initialized())
-    set_state_dict(
-        model,
-        optimizer if optimizer is not None else [],
-        model_state_dict=model_state,
-        optim_state_dict=optimizer_state,
-    )
-    for key, state in tensors.get("random", {}).items():
-        torch.cuda.set_rng_state(state) if key.endswith("cuda") else torch.set_rng_state(state)
-    return _put_tensors(values, held)
-
-
-def _take_tensors(value: Any, path: str, parameters: Mapping[str, Tensor], held: dict[str, Tensor]) -> Any:
-    """`value` as JSON, its tensors in `held` by their path; those like a parameter's shard as shards of it."""
-    if isinstance(value, Tensor):
-        name = path.rpartition("/")[2]
-        like = parameters.get(name)
-        if isinstance(like, DTensor) and value.shape == local(like).shape:
-            value = DTensor.from_local(
-                value, like.device_mesh, like.placements, shape=like.shape, stride=like.stride(), run_check=False
-            )
-        held[path] = value
-        return {TENSOR: path, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-    if isinstance(value, Mapping):
-        return {key: _take_tensors(item, f"{path}/{key}", parameters, held) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_take_tensors(item, f"{path}/{index}", parameters, held) for index, item in enumerate(value)]
-    return value
-
-
-def _make_room(value: Any, parameters: Mapping[str, Tensor], held: dict[str, Tensor]) -> None:
-    """Empty tensors for all marks in `value`, shaped and sharded as they will be here."""
-    if isinstance(value, Mapping) and TENSOR in value:
-        like, dtype = parameters.get(value[TENSOR].rpartition("/")[2]), getattr(torch, value["dtype"])
-        if isinstance(like, Tensor) and list(like.shape) == value["shape"]:
-            held[value[TENSOR]] = torch.zeros_like(like.detach(), dtype=dtype)
-        else:
-            held[value[TENSOR]] = torch.zeros(value["shape"], dtype=dtype)
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            _make_room(item, parameters, held)
-
-
-def _put_tensors(value: Any, held: Mapping[str, Tensor]) -> Any:
-    """`value` with local tensors where the marks were."""
-    if isinstance(value, Mapping):
-        if TENSOR in value:
-            return local(held[value[TENSOR]])
-        return {key: _put_tensors(item, held) for key, item in value.items()}
-    return [_put_tensors(item, held) for item in value] if isinstance(value, list) else value
-
-
-def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint's files; empty if nothing is."""
-    try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-        for name, (size, digest) in files.items():
-            if not (path / name).exists():
-                return f"{name} is missing"
-            if (path / name).stat().st_size != size:
-                return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
-            if _digest(path / name) != digest:
-                return f"{name} has changed"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{MANIFEST}: {error}"
-    return ""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+        raise RuntimeError(f"{folder}: {error}") from error  # it is no Exception, which nobody expects

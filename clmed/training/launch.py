@@ -13,8 +13,9 @@ from clmed.config import TrainingConfig
 from clmed.errors import UserError
 from clmed.training.sharding import World
 
-# One rank makes the base model while the others wait for it.
-PATIENCE = timedelta(hours=4)
+# A process that is killed closes its connections, which ends the others' waiting at once; this is for one that hangs,
+# or whose machine is gone. Rank 0 may be busy as long with what it does alone between two collectives.
+TIMEOUT = timedelta(minutes=30)
 
 
 def start(training: TrainingConfig) -> World:
@@ -48,7 +49,7 @@ def start(training: TrainingConfig) -> World:
     if not dist.is_initialized():
         # The CPU's backend too: objects, offloaded shards and asynchronous checkpoints go over it.
         alone: dict[str, Any] = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE, **alone)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT, **alone)
     if dist.get_world_size() != ranks:
         raise UserError(
             f"{ranks} processes were asked for, but {dist.get_world_size()} joined: check the launcher's settings."

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from avalanche.training.plugins.clock import Clock
 
+from clmed.config.stream import BASE
+from clmed.results.start import Start
 from clmed.strategy import Strategy
 from clmed.stream import Experience
-from clmed.training.checkpoint import Checkpoints, Found, collect, restore
+from clmed.training.checkpoint import Checkpoints, Found
 from clmed.training.optimizer import make_optimizer
+from clmed.training.state import collect, restore
 
 if TYPE_CHECKING:
     from clmed.training.trainer import ContinualTrainer
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 PLACE = ("index", "first_step", "point", "tokens", "all_tokens", "bytes", "flops", "train_seconds")
 
 
-def save(trainer: "ContinualTrainer", checkpoints: Checkpoints) -> None:
+def save(trainer: "ContinualTrainer", checkpoints: Checkpoints, mark: bool) -> None:
     """Save everything from which the rest follows."""
     tensors, strategies = collect(
         trainer.model,
@@ -30,7 +33,19 @@ def save(trainer: "ContinualTrainer", checkpoints: Checkpoints) -> None:
     values = {"place": place, "clock": clock, "strategies": strategies}
     if trainer.scaler is not None:
         values["scaler"] = trainer.scaler.state_dict()
-    checkpoints.save(name, tensors, values)
+    checkpoints.save(name, tensors, values, mark)
+
+
+def begin(trainer: "ContinualTrainer", start: Start | None) -> None:
+    """Measure the model that a stream starts with, as far as that is not known."""
+    experience, final, known = BASE, True, frozenset[str]()
+    if start is not None:
+        experience, final, known = start.point.experience, start.point.final, start.known
+        trainer.point = start.point.number
+        for name, value in start.counters.items():
+            setattr(trainer, name, value)
+    if trainer.benchmarks:
+        trainer.measure(experience=experience, final=final, known=known)
 
 
 def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Found) -> None:

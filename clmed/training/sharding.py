@@ -1,8 +1,11 @@
 """The ranks and what they share: this process among the others, and a model made into FSDP2 shards."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,7 +16,13 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from clmed.config import TrainingConfig
-from clmed.errors import UserError
+from clmed.errors import LostRankError, UserError
+
+# One rank makes the base model while the others wait for it.
+PATIENCE = timedelta(hours=4)
+# What Gloo's and NCCL's RuntimeErrors say of a connection.
+_LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|broken pipe")
+T = TypeVar("T")
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,7 +42,29 @@ class World:
         return self.rank == 0
 
 
-def first_rank_says(world: World, answer: bool) -> bool:
+def await_base(world: World) -> None:
+    """Wait until all ranks are here, the first of which may be making the base model."""
+    if world.mesh is not None:
+        patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+        dist.barrier(group=patient)
+
+
+@contextmanager
+def lost_rank_told(world: World) -> Iterator[None]:
+    """Raise LostRankError where a collective fails because another process has ended."""
+    try:
+        yield
+    except (RuntimeError, dist.DistError) as error:
+        if world.ranks == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        raise LostRankError(
+            f"process {world.rank} of {world.ranks} stops, because another one has ended: what ended that one is told "
+            "above or in its own output (memory used up, killed, a machine lost). The same command goes on from the "
+            "last checkpoint."
+        ) from error
+
+
+def first_rank_says(world: World, answer: T) -> T:
     """The first rank's answer, on all ranks: what each sees of a shared disk may differ while one of them writes."""
     answers = [answer]
     if world.mesh is not None:
@@ -49,18 +80,26 @@ def any_rank(world: World, answer: bool) -> bool:
     return bool(yes)
 
 
-def on_first_rank(world: World, work: Callable[[], None]) -> None:
-    """Do it on the first rank while the others wait; an OSError of it is raised on all, so that none waits for ever."""
-    failed: list[OSError | None] = [None]
-    if world.main:
-        try:
-            work()
-        except OSError as error:
-            failed = [error]
+def on_all_ranks(world: World, work: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
+    """What the work gives on each rank; an OSError of any is raised on all, so that none waits for ever."""
+    done: tuple[T | None, OSError | None]
+    try:
+        done = work(), None
+    except OSError as error:
+        done = None, error
+    every = [done]
     if world.mesh is not None:
-        dist.broadcast_object_list(failed, src=0)
-    if failed[0] is not None:
-        raise failed[0]
+        every = [done] * world.ranks
+        dist.all_gather_object(every, done, group=group)
+    for _, failed in every:
+        if failed is not None:
+            raise failed
+    return [found for found, _ in every]  # type: ignore[misc]
+
+
+def on_first_rank(world: World, work: Callable[[], None], group: dist.ProcessGroup | None = None) -> None:
+    """Do it on the first rank while the others wait; an OSError of it is raised on all."""
+    on_all_ranks(world, work if world.main else lambda: None, group)
 
 
 def shard(model: PreTrainedModel, world: World, training: TrainingConfig) -> PreTrainedModel:

@@ -10,7 +10,7 @@ left out on all ranks: no after_backward, before_update, after_update.
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from clmed.data.corpus import Corpus, reservoir
 from clmed.data.packing import IGNORED
 from clmed.data.rows import Part
 from clmed.errors import StoppedError
+from clmed.results.start import Start
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
@@ -48,7 +49,8 @@ class ContinualTrainer(BaseSGDTemplate):
 
     model: already on its device, and sharded where `world` has a mesh.
     benchmarks: what is measured before the first experience, at milestones inside and after each.
-    checkpoints: where to save after every `save_every` steps and every experience; None saves nothing.
+    checkpoints: where to save after every `save_every` steps, every experience and the steps that reach the domain
+        tokens `keep_at`; None saves nothing. The last stay, and with `keep_ends` those of the experiences.
     scaler: of the loss, where the model computes in fp16.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
@@ -71,6 +73,8 @@ class ContinualTrainer(BaseSGDTemplate):
         checkpoints: Checkpoints | None = None,
         save_every: int = 500,
         scaler: LossScaler | None = None,
+        keep_at: Sequence[int] = (),
+        keep_ends: bool = False,
     ) -> None:
         super().__init__(
             model=model,
@@ -89,6 +93,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False
         self.checkpoints, self.save_every, self.scaler = checkpoints, save_every, scaler
+        self.keep_at, self.keep_ends = keep_at, keep_ends
         self.train_seconds, self.since = 0.0, time.perf_counter()  # without measurements
         self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
@@ -96,10 +101,18 @@ class ContinualTrainer(BaseSGDTemplate):
 
     # ------------------------------------------------------------------ the stream
 
-    def train(self, experiences: Iterable[Experience], *, found: Found | None = None, **kwargs: Any) -> None:
+    def train(
+        self,
+        experiences: Iterable[Experience],
+        *,
+        found: Found | None = None,
+        start: Start | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Train on the experiences in order and measure at every point (the base model is measured first).
 
         found: a checkpoint to go on from; all that follows is as it would have been without the interruption.
+        start: what is known of the model to start with, where it is not an unmeasured base.
         """
         self.experiences = stream = list(experiences)
         self.is_training, self._stop_training = True, False
@@ -108,8 +121,8 @@ class ContinualTrainer(BaseSGDTemplate):
         self._before_training(**kwargs)
         if found is not None:
             resume.go_on(self, stream, found)
-        elif self.benchmarks:
-            self.measure(experience="base", final=True)
+        else:
+            resume.begin(self, start)
         for experience in stream[self.index :]:
             self.experience, self.is_last_experience = experience, experience is stream[-1]
             if not self.first_step:
@@ -119,24 +132,27 @@ class ContinualTrainer(BaseSGDTemplate):
             if self.benchmarks:
                 self.measure(experience=experience.name, final=True)
             self.index, self.first_step = self.index + 1, 0
-            self.save()
+            self.save(mark=self.keep_ends)
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
         self._after_training(**kwargs)
         self._train_cleanup()
 
-    def measure(self, *, experience: str, final: bool) -> None:
-        """Measure every benchmark as measurement point `self.point`."""
+    def measure(self, *, experience: str, final: bool, known: Collection[str] = ()) -> None:
+        """Measure every benchmark, but for those known already, as measurement point `self.point`."""
         self.count_seconds()
         self.measured_experience, self.measured_final = experience, final
         for stream in self.benchmarks:
-            self.eval(stream)
+            if stream.name not in known:
+                self.eval(stream)
         self.point += 1
         self.since = time.perf_counter()
 
-    def save(self) -> None:
-        """Save a checkpoint, where there is a place for it."""
+    def save(self, *, mark: bool = False) -> None:
+        """Save a checkpoint, where there is a place for it; one with a mark stays."""
         if self.checkpoints is not None:
             self.count_seconds()
-            resume.save(self, self.checkpoints)
+            resume.save(self, self.checkpoints, mark)
 
     def count_seconds(self) -> None:
         """Bring `train_seconds` up to now."""
@@ -181,6 +197,7 @@ class ContinualTrainer(BaseSGDTemplate):
             if self._stop_training:
                 break
             self._training_step(step, window, experience, **kwargs)
+            before = self.tokens
             self.tokens += int(self.domain_tokens[step + 1] - self.domain_tokens[step])
             self.all_tokens += int(self.totals["tokens"][step + 1] - self.totals["tokens"][step])
             self.bytes += int(self.totals["bytes"][step + 1] - self.totals["bytes"][step])
@@ -188,11 +205,13 @@ class ContinualTrainer(BaseSGDTemplate):
             if step + 1 in experience.milestones and self.benchmarks:
                 self.measure(experience=experience.name, final=False)
             self.first_step = step + 1
-            if self.stop_agreed or (
-                self.clock.train_iterations % self.save_every == 0 and step + 1 < len(experience.batches)
-            ):
-                self.save()
+            milestone = any(before < tokens <= self.tokens for tokens in self.keep_at)
+            due = milestone or self.clock.train_iterations % self.save_every == 0
+            if self.stop_agreed or (due and step + 1 < len(experience.batches)):
+                self.save(mark=milestone)  # it raises what the save before this one could not do
             if self.stop_agreed:
+                if self.checkpoints is not None:
+                    self.checkpoints.wait()
                 raise StoppedError(f"stopped as asked after step {step + 1} of {experience.name}")
 
     # ------------------------------------------------------------------ one optimizer step
@@ -220,8 +239,10 @@ class ContinualTrainer(BaseSGDTemplate):
             self.loss = self.loss * self.world.ranks * self._scale
             self.backward()
         self.flops += self.flops_per_token * window[0]["input_ids"].numel() * len(window) * self.world.ranks
-        # One rank that is asked to stop stops all, and one with an overflow makes all skip: at the same step.
-        sums[0, 1:] = torch.tensor([self.stop_asked, self._unscale()])
+        # One rank that is asked to stop, or could not save, stops all, and one with an overflow makes all skip: at the
+        # same step.
+        failed = self.checkpoints is not None and self.checkpoints.failed
+        sums[0, 1:] = torch.tensor([self.stop_asked or failed, self._unscale()])
         if self.world.mesh is not None:
             dist.all_reduce(sums)
         self.stop_agreed = bool(sums[0, 1] > 0)

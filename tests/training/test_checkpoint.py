@@ -1,12 +1,14 @@
 """A run that is interrupted anywhere and goes on ends as the undisturbed one does, bit for bit."""
 
-import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
-from clmed.training.checkpoint import MANIFEST, Checkpoints
+from clmed.results import manifest
+from clmed.results.manifest import KEPT, MANIFEST
+from clmed.training.checkpoint import Checkpoints
 from clmed.training.sharding import World
 from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_config
 
@@ -70,7 +72,7 @@ def interrupted(folder, strategy, world, tokenizer, make_model, cuts):
         trainer, checkpoints = trainer_in(folder, strategy, world, tokenizer, make_model)
         trainer.plugins.insert(0, Power(callback, times))
         found = checkpoints.latest()
-        with pytest.raises(PowerCutError):
+        with checkpoints, pytest.raises(PowerCutError):
             trainer.train(trainer.stream, found=found)
     trainer, checkpoints = trainer_in(folder, strategy, world, tokenizer, make_model)
     found = checkpoints.latest()
@@ -132,9 +134,9 @@ def test_two_ranks_go_on_bit_for_bit_and_as_one(tmp_path, tokenizer, make_model)
         return whole, interrupted(tmp_path / "cut", given, world, tokenizer, make_model, cuts)[0]
 
     def until_the_cut(world):
-        trainer, _ = trainer_in(tmp_path / "other", given, world, tokenizer, make_model)
+        trainer, checkpoints = trainer_in(tmp_path / "other", given, world, tokenizer, make_model)
         trainer.plugins.insert(0, Power(*cuts[0]))
-        with pytest.raises(PowerCutError):
+        with checkpoints, pytest.raises(PowerCutError):
             trainer.train(trainer.stream)
 
     whole, found = on_ranks(2, both, tmp_path)
@@ -145,49 +147,103 @@ def test_two_ranks_go_on_bit_for_bit_and_as_one(tmp_path, tokenizer, make_model)
     assert_same(whole, outcome(trainer), exactly=False)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
-    damage, whole_runs, tmp_path, tokenizer, make_model, caplog
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole_runs, tmp_path, tokenizer, make_model, caplog):
     given = STRATEGIES["replay+ewc"]
     trainer, checkpoints = trainer_in(tmp_path / "cut", given, World(), tokenizer, make_model)
     trainer.plugins.insert(0, Power("before_update", 8))
-    with pytest.raises(PowerCutError):
+    with checkpoints, pytest.raises(PowerCutError):
         trainer.train(trainer.stream)
     newest = checkpoints.latest().path
-    victim = next(newest.glob("*.distcp"))
-    content = bytearray(victim.read_bytes())
-    if damage == "truncated":
-        victim.write_bytes(content[:-100])
-    elif damage == "flipped":
-        content[len(content) // 2] ^= 1
-        victim.write_bytes(content)
-    elif damage == "missing":
-        victim.unlink()
-    else:
-        (newest / MANIFEST).write_text("{")
+    damage(newest / "__0_0.distcp", "flipped")
     trainer, checkpoints = trainer_in(tmp_path / "cut", given, World(), tokenizer, make_model)
     found = checkpoints.latest()
-    assert found.path != newest and str(newest) in caplog.text
-    if damage == "flipped":
-        trainer.train(trainer.stream, found=found)
-        assert_same(whole_runs("replay+ewc"), outcome(trainer))
+    assert found.path.name < newest.name and str(newest) in caplog.text
+    trainer.train(trainer.stream, found=found)
+    assert_same(whole_runs("replay+ewc"), outcome(trainer))
+
+
+def damage(file, how):
+    """Do to a file what disks do."""
+    content = bytearray(file.read_bytes())
+    if how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("name", [MANIFEST, ".metadata", "__0_0.distcp", "__1_0.distcp"])
+def test_damage_to_every_kind_of_file_is_found(name, how, saved_by_two, tmp_path, caplog):
+    folder = shutil.copytree(saved_by_two, tmp_path / "checkpoints")
+    damage(folder / "00000002-0" / name, how)
+    checkpoints = Checkpoints(folder, world=World())
+    found = checkpoints.latest()
+    assert (found.path.name, found.values) == ("00000001-0", {"place": {"tokens": 1}})
+    assert f"{folder}/00000002-0 is damaged ({name}" in caplog.text
+    damage(folder / "00000001-0" / name, how)
+    assert checkpoints.latest() is None
+
+
+@pytest.fixture(scope="module")
+def saved_by_two(tmp_path_factory):
+    """Two checkpoints, each with a file of each of two ranks."""
+    folder = tmp_path_factory.mktemp("two")
+
+    def save(world):
+        with Checkpoints(folder / "checkpoints", world=world) as checkpoints:
+            for number in (1, 2):
+                tensors = {f"rank{world.rank}": torch.full((1000,), number)}
+                checkpoints.save(f"{number:08d}-0", tensors, {"place": {"tokens": number}})
+
+    on_ranks(2, save, folder)
+    return folder / "checkpoints"
 
 
 def test_an_unfinished_write_is_no_checkpoint(tmp_path, tokenizer, make_model, monkeypatch):
     trainer, checkpoints = trainer_in(tmp_path, {}, World(), tokenizer, make_model)
     trainer.plugins.insert(0, Power("before_update", 6))
-    with pytest.raises(PowerCutError):
+    with checkpoints, pytest.raises(PowerCutError):
         trainer.train(trainer.stream)
     newest = checkpoints.latest().path
     shutil.copytree(newest, tmp_path / ".99999999-0.partial")
     assert checkpoints.latest().path == newest
 
 
-def test_the_newest_are_kept(tmp_path, tokenizer, make_model):
+def test_the_newest_are_kept_and_the_milestones_and_ends(tmp_path, tokenizer, make_model):
+    checkpoints = Checkpoints(tmp_path, world=World(), keep=1)
+    config, keep_at = small_config({}), [1500, 9000]
+    trainer = make_trainer(
+        config,
+        make_model(1),
+        tokenizer,
+        World(),
+        checkpoints=checkpoints,
+        save_every=2,
+        keep_at=keep_at,
+        keep_ends=True,
+    )
+    trainer.train(trainer.stream)
+    trained = [experience.batches.trained(domain_only=True) for experience in trainer.stream]
+    first = len(trained[0]) - 1
+    # The first steps that reach 1,500 and 9,000 tokens, and both ends; of the others the newest, which is an end.
+    milestones = [np.searchsorted(trained[0], 1500), first + np.searchsorted(trained[1], 9000 - trained[0][-1])]
+    expected = [
+        f"{milestones[0]:08d}-0",
+        f"{first:08d}-1",
+        f"{milestones[1]:08d}-1",
+        f"{trainer.clock.train_iterations:08d}-2",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    assert all((tmp_path / name / KEPT).exists() for name in expected)
+    places = [manifest.read(tmp_path / name).values["place"] for name in expected]
+    assert [place["index"] for place in places] == [0, 1, 1, 2] and places[-1]["first_step"] == 0
+
+
+def test_without_marks_the_newest_alone_are_kept(tmp_path, tokenizer, make_model):
     trainer, _ = trainer_in(tmp_path, {}, World(), tokenizer, make_model)
     trainer.train(trainer.stream)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 2 and names[-1] == f"{trainer.clock.train_iterations:08d}-2"
-    values = json.loads((tmp_path / names[-1] / MANIFEST).read_text())["values"]
-    assert values["place"]["index"] == 2 and values["place"]["first_step"] == 0

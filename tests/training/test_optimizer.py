@@ -71,6 +71,7 @@ def carried_run(folder, cut, world, tokenizer, make_model):
     broken.plugins.insert(0, Power(*cut))
     with pytest.raises(PowerCutError):
         broken.train(broken.stream)
+    checkpoints.wait()
     found = checkpoints.latest()
     again = trainer()
     again.train(again.stream, found=found)

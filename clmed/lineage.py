@@ -1,0 +1,238 @@
+"""Experiences known by everything that made them, so that runs that begin alike share the work.
+
+The state after i experiences has a key: a fingerprint of the weights at the start, what is measured, clmed's own code,
+the versions of the libraries, the ranks, threads and device, and (but for the first, the measured base) the experiences
+until there, the contents of the data, the strategies, the seed and the settings of training. Equal keys mean equal
+results, bit for bit.
+
+Nothing is stored twice. A run notes its keys in its status; `experiences/<key>` in the cache is no more than the path
+of the run to look at. The weights, scores and answers are those in that run's directory, whose checkpoints of
+experiences' ends stay. Another run links the checkpoint into its own directory (so the disk holds it once, and it
+stays when the first run is deleted), copies the scores, marked with where they were measured, and goes on from there
+as a stopped run does. To free the space, delete runs; to forget the index, delete the folder in the cache;
+`training.share_experiences: false` neither gives nor takes.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import clmed
+from clmed.config import ExperimentConfig, fingerprint
+from clmed.data.cache import cache_dir
+from clmed.data.cleaning import LeftOut
+from clmed.data.rows import tokenizer_fingerprint
+from clmed.results import manifest
+from clmed.results.rundir import RunDirectory, is_run, write_whole
+from clmed.results.start import Start
+from clmed.shards import local
+from clmed.strategy import Strategy
+from clmed.stream import BenchmarkExperience, Experience
+from clmed.training.model import sources_fingerprint
+from clmed.training.sharding import World, on_all_ranks
+
+# How a run is kept and started, which does not change what comes out; `device` and `threads` count as they are.
+NO_MATTER = {
+    "save_every",
+    "checkpoints_kept",
+    "keep_at",
+    "asynchronous_saves",
+    "share_experiences",
+    "device",
+    "threads",
+}
+
+
+def lineage(
+    config: ExperimentConfig,
+    *,
+    world: World,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    strategies: Sequence[Strategy],
+    stream: Sequence[Experience],
+    benchmarks: Sequence[BenchmarkExperience],
+    versions: Mapping[str, str],
+    start: Start | None,
+    left_out: LeftOut,
+) -> list[str]:
+    """The keys of the states after 0, 1, … experiences; none where what makes them cannot be told in full.
+
+    That is so for strategies that are not clmed's own, whose files may import anything, and for models with code of
+    their own. model: with the weights of the start, which is the base where there is none. All ranks call this.
+    """
+    classes = {base for strategy in strategies for base in type(strategy).mro()} - set(Strategy.mro())
+    own = all(base.__module__.startswith("clmed.strategies.") for base in classes)
+    if not config.training.share_experiences or config.model.trust_remote_code or not own:
+        return []
+    whole = any(type(strategy).stream is not Strategy.stream for strategy in strategies)
+
+    def contents(names: Sequence[str]) -> list[Any]:
+        found = sources_fingerprint(config, list(names))
+        return [[name, content, sorted(left_out.get(name, ()))] for name, content in zip(names, found, strict=True)]
+
+    measured = [
+        [_weights(model, world), tokenizer_fingerprint(tokenizer), config.training.precision, config.training.sharding],
+        [config.watching.kl, contents(config.watching.kl.data if config.watching.kl is not None else [])],
+        [config.evaluation.batch_tokens, [[each.name, each.role, each.digest] for each in benchmarks]],
+        [_code(), dict(versions), world.ranks, torch.get_num_threads(), _device(world)],
+    ]
+    before = [
+        [] if start is None else [start.point.number, start.counters, contents(start.past)],
+        [config.seed, list(config.strategy.items()), config.stream if whole else []],
+        config.training.model_dump(mode="json", exclude=NO_MATTER),
+    ]
+    keys = [fingerprint(measured)]
+    for index, experience in enumerate(stream):
+        following = stream[index + 1 :]
+        # A strategy may do without what only a next experience needs; a carried optimizer is part of the state.
+        carried = bool(following) and following[0].config.optimizer.state == "carry"
+        ahead = [bool(following) or not strategies, carried]
+        names = [name for name in config.data if name in experience.config.data or name in _words(config.strategy)]
+        made_from = [before, experience.config, contents(names), ahead]
+        keys.append(fingerprint([keys[-1], made_from]))
+    return keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What another run has done already: so many experiences, measured at so many points; checkpoint: of their end."""
+
+    run: RunDirectory
+    experiences: int
+    points: int
+    checkpoint: Path | None
+
+
+def find_shared(
+    keys: Sequence[str], own: RunDirectory, benchmarks: Collection[str], *, least: int = 0
+) -> Shared | None:
+    """The longest beginning, of `least` experiences or more, that another run has done and kept whole; or None."""
+    for index in reversed(range(least, len(keys))):
+        try:
+            path = Path((_index() / keys[index]).read_text())
+        except OSError:
+            continue
+        if path.resolve() != own.path.resolve() and is_run(path):
+            found = _done(RunDirectory(path), keys[index], index, benchmarks)
+            if found is not None:
+                return found
+    return None
+
+
+def _done(run: RunDirectory, key: str, experiences: int, benchmarks: Collection[str]) -> Shared | None:
+    if run.status().get("lineage", [])[experiences : experiences + 1] != [key]:
+        return None
+    points, checkpoint = 1, None
+    if experiences:
+        found = _end_of(run, experiences)
+        if found is None:
+            return None
+        points, checkpoint = found
+    measured = {(row["point"], row["benchmark"]) for row in run.results()}
+    whole = all((point, name) in measured for point in range(points) for name in benchmarks)
+    return Shared(run=run, experiences=experiences, points=points, checkpoint=checkpoint) if whole else None
+
+
+def _end_of(run: RunDirectory, experiences: int) -> tuple[int, Path] | None:
+    """(points, checkpoint) after so many experiences, if it was kept and is undamaged."""
+    for folder in manifest.checkpoints(run.checkpoints):
+        if folder.name.endswith(f"-{experiences}") and (folder / manifest.KEPT).exists():
+            try:
+                place = manifest.read_whole(folder).values["place"]
+            except ValueError:
+                continue
+            if place["index"] == experiences and not place["first_step"]:
+                return place["point"], folder
+    return None
+
+
+def take_up(shared: Shared, run: RunDirectory, benchmarks: Collection[str]) -> None:
+    """Put into a fresh run what another has done, as if it had done it itself and stopped there."""
+    run.copy_points(shared.run, shared.points, benchmarks)
+    if shared.checkpoint is None:
+        return
+    steps = manifest.read(shared.checkpoint).values["clock"]["train_iterations"]
+    run.add_trainings(shared.run.training()[:steps])
+    partial = run.checkpoints / f".{shared.checkpoint.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(shared.checkpoint, partial, copy_function=_link)
+    partial.rename(run.checkpoints / shared.checkpoint.name)
+
+
+def register(keys: Sequence[str], run: RunDirectory, *, fresh: bool) -> None:
+    """Let others find this run by its keys; whether it has got so far is seen when it is looked for.
+
+    A run that goes on after the code or the data have changed is not what either keys say.
+    """
+    if not fresh and run.status().get("lineage") != list(keys):
+        keys = []
+    run.set_lineage(keys)
+    for index, key in enumerate(keys):
+        known = _index() / key
+        try:
+            other = Path(known.read_text())
+            if is_run(other) and _done(RunDirectory(other), key, index, ()) is not None:
+                continue  # it has done what this run is still to do
+        except OSError:
+            pass
+        write_whole(known, str(run.path.resolve()).encode())
+
+
+def _index() -> Path:
+    return cache_dir() / "experiences"
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
+def _weights(model: PreTrainedModel, world: World) -> str:
+    """Of the architecture and every number in the model, each rank reading its shards."""
+    hashed = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(local(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
+    shape = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if key not in ("_name_or_path", "transformers_version")
+    }
+    return fingerprint([on_all_ranks(world, hashed.hexdigest), str(shape)])
+
+
+def _words(value: Any) -> set[str]:
+    """Every text in the parameters of the strategies: some are names of sources."""
+    if isinstance(value, Mapping):
+        return _words(list(value.values()))
+    if isinstance(value, list):
+        return {word for item in value for word in _words(item)}
+    return {value} if isinstance(value, str) else set()
+
+
+def _code() -> str:
+    """Of all files of clmed and its strategies."""
+    folders = [str(Path(clmed.__file__).parent)]
+    if (spec := importlib.util.find_spec("clmed.strategies")) is not None:
+        folders += spec.submodule_search_locations or []
+    hashed = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in Path(folder).rglob("*.py")):
+        hashed.update(file.name.encode() + file.read_bytes())
+    return hashed.hexdigest()
+
+
+def _device(world: World) -> str:
+    if world.device.type == "cuda":
+        return torch.cuda.get_device_name(world.device)
+    return torch.backends.cpu.get_cpu_capability()

@@ -1,0 +1,106 @@
+"""Where a stream starts when something is known of its first model: a point of another run, or a measured base."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clmed.config import BenchmarkConfig, ExperimentConfig, resolve
+from clmed.config.stream import BASE
+from clmed.errors import UserError
+from clmed.results import manifest
+from clmed.results.points import Point, find_point, weights_of
+from clmed.results.rundir import RunDirectory, differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The measurement point of another run at which a stream starts.
+
+    weights: the folder that holds them, None for the base model; known: the benchmarks whose scores at this point, and
+    before, are taken from that run; past: sources it was trained on that this run has, too; counters: the trainer's.
+    """
+
+    run: RunDirectory
+    point: Point
+    weights: Path | None
+    known: frozenset[str]
+    past: tuple[str, ...]
+    counters: dict[str, Any]
+
+    @classmethod
+    def at_base(cls, run: RunDirectory, benchmarks: Collection[str]) -> "Start":
+        """The base model, measured by another run."""
+        point = Point(number=0, experience=BASE, tokens=0, inside=0, final=True)
+        return cls(run=run, point=point, weights=None, known=frozenset(benchmarks), past=(), counters={})
+
+
+COUNTERS = ("tokens", "all_tokens", "bytes", "flops", "train_seconds")
+
+
+def find_start(config: ExperimentConfig) -> Start | None:
+    """What `from: RUN@point` means; None without it.
+
+    Raises UserError for a run or a point that is not there, whose weights were not kept, or of another model.
+    """
+    if config.from_ is None:
+        return None
+    path, _, wanted = config.from_.partition("@")
+    run = RunDirectory.open(Path(path))
+    theirs = run.config()
+    if changes := differences(theirs["model"], config.model_dump(mode="json")["model"], "model"):
+        raise UserError(f"{path} trained another model: {'; '.join(changes)}. A stream goes on with the model it has.")
+    point = find_point(run, wanted)
+    weights = weights_of(run, point)
+    other = ExperimentConfig.model_validate(theirs)
+    before = [row["experience"] for row in run.results() if row["point"] <= point.number]
+    trained = [name for each in other.stream if each.name in before for name in each.data]
+    rows = [row for row in run.results() if row["point"] == point.number]
+    return Start(
+        run=run,
+        point=point,
+        weights=weights,
+        known=frozenset(_alike(config, other)),
+        past=tuple(dict.fromkeys(name for name in trained if _same_source(config, other, name))),
+        counters={name: rows[-1][name] for name in COUNTERS},
+    )
+
+
+def _alike(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
+    """The benchmarks that both measure in the same way."""
+
+    def of(which: ExperimentConfig) -> dict[str, Any]:
+        return {
+            benchmark.label: (role, _settings(which, benchmark))
+            for role in ("gain", "retention")
+            for benchmark in getattr(which.evaluation, role)
+        }
+
+    theirs = of(other)
+    return [label for label, settings in of(config).items() if theirs.get(label) == settings]
+
+
+def _settings(config: ExperimentConfig, benchmark: BenchmarkConfig) -> Any:
+    settings = benchmark.model_dump(mode="json", exclude={"path", "shots_from"})
+    places = [
+        None if path is None else resolve(config, path) or path for path in (benchmark.path, benchmark.shots_from)
+    ]
+    source = None if benchmark.perplexity is None else _source(config, benchmark.perplexity)
+    return settings, places, source
+
+
+def _source(config: ExperimentConfig, name: str) -> Any:
+    source = config.data[name]
+    return source.model_dump(exclude={"path"}), resolve(config, source.path) or source.path
+
+
+def _same_source(config: ExperimentConfig, other: ExperimentConfig, name: str) -> bool:
+    return name in config.data and _source(config, name) == _source(other, name)
+
+
+def keep(weights: Path) -> None:
+    """Mark a checkpoint that others start from, so that its run does not remove it."""
+    if (weights / manifest.MANIFEST).exists():
+        with suppress(OSError):  # a run of somebody else's can be read and not marked
+            (weights / manifest.KEPT).touch()
