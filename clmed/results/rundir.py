@@ -42,7 +42,8 @@ WANDB = "wandb"
 LOG = "log.txt"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
-    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD, WANDB, LOG, STATUS,
+    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD, WANDB,
+    LOG, STATUS,
 )  # fmt: skip
 
 
