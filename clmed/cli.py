@@ -143,7 +143,7 @@ def plan(
 
 @commands.command(cls=InOrder)
 @click.argument("model")
-@click.option("--benchmark", multiple=True, metavar="NAME", help="What to measure: see below. May repeat.")
+@click.option("--benchmark", multiple=True, metavar="NAME", help="What to measure: see above. May repeat.")
 @click.option("--perplexity", multiple=True, metavar="FILE", help="All text of a file (column `text`). May repeat.")
 @click.option("--path", multiple=True, help="Its file or folder, or another hub id; by default its hub id.")
 @click.option("--subset", multiple=True, help="The hub id's subset.")
@@ -188,7 +188,7 @@ def evaluate(
       clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5 --benchmark cmexam --path data/cmexam/test.csv
       clmed evaluate runs/replay --shots 5 --benchmark mmlu --path data/mmlu --benchmark cmmlu --path data/cmmlu
       clmed evaluate model.gguf --benchmark arc_easy --path arc.jsonl --questions 500 --perplexity wiki.jsonl
-      clmed evaluate gpt2 --benchmark multiple_choice --path ward.csv --columns '{choices: [a, b, c], answer: key}'
+      clmed evaluate gpt2 --benchmark multiple_choice --path ward.csv --columns '{choices: [a, b], answer: key}'
       clmed evaluate gpt2 --benchmark mmlu --path data/mmlu --shots 5 --show 3
       torchrun --nproc_per_node 8 -m clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5
     """
