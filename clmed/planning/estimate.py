@@ -237,9 +237,16 @@ class Estimate:
 
     @property
     def disk(self) -> float:
-        """Bytes of the checkpoints kept and the one being written, the final model, and rows (12 bytes a token)."""
+        """Bytes of all checkpoints, the final model, and rows (12 bytes a token)."""
         rows = 12.0 * sum(self.source_tokens.values())
-        return self.checkpoint * (self.config.training.checkpoints_kept + 1) + 4.0 * self.shape.parameters + rows
+        return self.checkpoint * self.checkpoints + 4.0 * self.shape.parameters + rows
+
+    @property
+    def checkpoints(self) -> int:
+        """The most that are on disk at once: the newest, those that stay for good, and the one being written."""
+        training = self.config.training
+        ends = len(self.phases) if training.share_experiences else 0
+        return training.checkpoints_kept + len(training.keep_at) + ends + 1
 
     @property
     def seconds(self) -> float:

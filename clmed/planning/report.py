@@ -92,7 +92,7 @@ def _verdict(plan: Estimate, host_memory: float | None) -> Table:
         table.add_row("host memory", f"{need} (--host-memory says what there is)")
     else:
         table.add_row("fits the host", f"{_yes(plan.host <= host_memory)}: {need}, of {_gib(host_memory)}")
-    disk = f"{_gib(plan.disk)} GiB for {plan.config.training.checkpoints_kept} + 1 checkpoints, model and rows"
+    disk = f"{_gib(plan.disk)} GiB for at most {plan.checkpoints} checkpoints, model and rows"
     table.add_row("fits the disk", f"{_yes(plan.disk <= plan.free_disk)}: {disk}, of {_gib(plan.free_disk)} free here")
     if plan.supported:
         often = f"training.save_every={plan.save_every}"

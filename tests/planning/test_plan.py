@@ -38,6 +38,8 @@ def test_the_figures_of_the_paper_by_hand():
     assert made.seconds == pytest.approx(made.flops * 4 / 3 / (160 * 312e12 * 0.4))
     assert made.energy == pytest.approx(made.seconds / 3600 * 160 * 0.4)
     assert made.checkpoint == 12 * 13_015_864_320
+    assert made.checkpoints == 2 + 2 + 1  # the newest, the ends of two experiences, and the one being written
+    assert plan("training.keep_at=[750M]", "training.share_experiences=false").checkpoints == 2 + 1 + 1
     assert made.state["optimizer"] == pytest.approx(8 * 13_015_864_320 / 160, rel=0.01)
     assert made.host == pytest.approx(made.checkpoint / 20, rel=0.01)
 
