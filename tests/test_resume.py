@@ -28,19 +28,20 @@ def start(folder: Path, output: str) -> subprocess.Popen[str]:
 
 def finish(folder: Path, output: str) -> str:
     process = start(folder, output)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=900)
     assert process.returncode == 0, out
     return out
 
 
 def hit(process: subprocess.Popen[str], moment: Callable[[], bool], with_signal: int) -> str:
     """Send the signal as soon as it is the moment; what the process had said."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600  # only lest it wait for ever: a busy machine takes minutes to start a process
     while process.poll() is None and not moment():
         assert time.monotonic() < until, "the moment never came"
+        time.sleep(0.001)  # often enough to see a save, without a core of its own
     assert process.poll() is None, process.communicate()[0]
     os.kill(process.pid, with_signal)
-    return process.communicate(timeout=120)[0]
+    return process.communicate(timeout=600)[0]
 
 
 def steps(run: Path) -> int:

@@ -62,7 +62,7 @@ def test_other_errors_are_left_alone() -> None:
 
 
 def until(moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not moment():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "the moment never came"
