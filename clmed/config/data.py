@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clmed.config.sections import Section, Share, only_defaults
+from clmed.config.sections import Positive, Section, Share, only_defaults
 
 # The keys that say where a source lies and what it is for, not how its records are read.
 NOT_READING = {"path", "subset", "split", "base_only", "deduplicate", "decontaminate"}
@@ -16,17 +16,25 @@ class SourceConfig(Section):
     A source that is `base_only` may be named in `model.build` only: no strategy and no experience learns from it.
     `deduplicate` drops documents that repeat earlier ones, of this source or of one above it; `decontaminate` drops
     those that hold a question of a benchmark.
+    text, question, answer, input and messages name columns. A chat is a list of {role, content} in the column
+    `messages`, or a pair of question (with an `input`, if it has one) and answer; `template` is Jinja, in place of the
+    tokenizer's chat template. `answer_weight` is what a token of an exam's answer weighs in the loss, where one of the
+    explanation weighs 1.
     """
 
     path: Annotated[str, Field(min_length=1)]
-    format: Literal["text", "qa", "exam"]
+    format: Literal["text", "qa", "exam", "chat"]
     subset: str | None = None
     split: str = "train"
     text: str = "text"
     question: str = "question"
     answer: str = "answer"
+    input: str | None = None
+    messages: str | None = None
+    template: str | None = None
     target: Literal["answer", "answer_then_explanation", "explanation_then_answer"] = "answer"
     answer_as: Literal["letter", "text"] = "letter"
+    answer_weight: Positive = 1.0
     heldout: Share = 0.05
     fisher: Share = 0.05
     base_only: bool = False
@@ -37,5 +45,12 @@ class SourceConfig(Section):
     def _shares(self) -> "SourceConfig":
         if self.heldout + self.fisher >= 1:
             raise ValueError("heldout and fisher together leave nothing to train on: their sum must be less than 1")
-        only_defaults(self, ("target", "answer_as"), self.format != "exam", "is for the format exam")
+        only_defaults(self, ("target", "answer_as", "answer_weight"), self.format != "exam", "is for the format exam")
+        only_defaults(self, ("input", "messages", "template"), self.format != "chat", "is for the format chat")
+        only_defaults(
+            self, ("answer_weight",), self.target == "answer", "needs a target with an explanation to weigh against"
+        )
+        only_defaults(
+            self, ("question", "answer", "input"), self.messages is not None, "is not read where `messages` is"
+        )
         return self

@@ -2,13 +2,15 @@
 
 A step's rows are dealt to (micro-batch, rank) slots in a fixed order, so the global batch is the same for any number of
 ranks; slots that are left over hold empty rows without a loss. Each row carries its weight in the loss, which is
-known without communication because the counts of supervised tokens are: for a row of source s it is
+known without communication because the tokens' weights are: for a row of source s it is
 
     share_s * (rows of s in the step / rows of the step) / (rows of s in the experience / all its rows)
-            / (supervised tokens of s in the whole step)
+            / (mass of s in the whole step)
 
-so that a step's loss is the sum over its rows of weight x summed token losses: within a source the mean over its
-supervised tokens of the whole accumulation window on all ranks, between sources by share. The two fractions make it so
+where the mass is the sum of the tokens' weights, which is their number unless an exam's answers weigh more than its
+explanations (`answer_weight`). A step's loss is the sum over its rows of weight x weighted token losses: within a
+source the weighted mean over its supervised tokens of the whole accumulation window on all ranks, between sources by
+share. The two fractions make it so
 over the experience whether a source has rows in every step or in one of ten; in a step with just its part they cancel.
 Exam answers are a few per cent of their tokens; weighting sources by supervised tokens (`weighting: tokens`) would let
 5 % of replayed text be most of the loss.
@@ -26,15 +28,15 @@ from clmed.data.mixture import Mixture
 from clmed.data.packing import IGNORED
 
 Batch = dict[str, Tensor]
-INPUTS = ("input_ids", "position_ids", "labels")
+INPUTS = ("input_ids", "position_ids", "labels", "weights")
 
 
 class Batches(Dataset):
     """Item t is the list of this rank's micro-batches of optimizer step t.
 
-    A micro-batch holds input_ids, position_ids and labels (micro, length) int64, weight (micro,) float32: a row's
-    weight in the loss, part (micro,) float32: one row's part of the step's rows (0 for an empty row), and source
-    (micro,) int64: its index in `mixture.sources`.
+    A micro-batch holds input_ids, position_ids and labels (micro, length) int64, weights (micro, length) float32: the
+    tokens' own, weight (micro,) float32: a row's weight in the loss, part (micro,) float32: one row's part of the
+    step's rows (0 for an empty row), and source (micro,) int64: its index in `mixture.sources`.
     """
 
     def __init__(
@@ -67,15 +69,16 @@ class Batches(Dataset):
         return [self._batch(pairs, weights, mine) for mine in slots[:, self.rank]]
 
     def weights(self, pairs: list[tuple[int, int]]) -> np.ndarray:
-        """(rows of the step,) each row's weight per supervised token."""
+        """(rows of the step,) each row's weight: what a token's own weight is multiplied by."""
         source = np.array([s for s, _ in pairs])
-        supervised = np.array([self.rows[s].supervised[row] for s, row in pairs], dtype=np.float64)
+        mass = np.array([self.rows[s].mass[row] for s, row in pairs], dtype=np.float64)
         if self.weighting == "tokens":
-            return np.full(len(pairs), 1 / max(supervised.sum(), 1))
-        totals = np.bincount(source, supervised, minlength=len(self.rows))
+            return np.full(len(pairs), 1 / (mass.sum() or 1))
+        totals = np.bincount(source, mass, minlength=len(self.rows))
+        totals[totals == 0] = 1  # no rows here, or none with a loss
         here = np.bincount(source, minlength=len(self.rows)) / len(pairs)
         overall = self.mixture.counts.sum(axis=0) / self.mixture.counts.sum()
-        return (self.mixture.shares * here / overall / np.maximum(totals, 1))[source]
+        return (self.mixture.shares * here / overall / totals)[source]
 
     def _batch(self, pairs: list[tuple[int, int]], weights: np.ndarray, slots: np.ndarray) -> Batch:
         mine = [slot for slot in slots if slot < len(pairs)]
@@ -84,6 +87,7 @@ class Batches(Dataset):
             "input_ids": torch.zeros((self.micro, length), dtype=torch.int64),
             "position_ids": torch.arange(length).repeat(self.micro, 1),
             "labels": torch.full((self.micro, length), IGNORED, dtype=torch.int64),
+            "weights": torch.zeros((self.micro, length)),
             "weight": torch.zeros(self.micro),
             "part": torch.zeros(self.micro),
             "source": torch.zeros(self.micro, dtype=torch.int64),
@@ -92,7 +96,7 @@ class Batches(Dataset):
             places = [place for place, slot in enumerate(mine) if pairs[slot][0] == source]
             found = self.rows[source].data[[pairs[mine[place]][1] for place in places]]
             for key in INPUTS:
-                batch[key][places] = torch.from_numpy(np.asarray(found[key])).long()
+                batch[key][places] = torch.from_numpy(np.asarray(found[key])).to(batch[key].dtype)
             batch["source"][places] = source
         batch["part"][: len(mine)] = 1 / len(pairs)
         batch["weight"][: len(mine)] = torch.from_numpy(weights[mine]).float()
@@ -109,6 +113,6 @@ class Batches(Dataset):
 
 
 def row_batch(rows: Rows, index: int) -> Batch:
-    """One row as a batch of its own: input_ids, position_ids and labels (1, length) int64."""
-    found = rows.data[[index]]
-    return {key: torch.from_numpy(np.asarray(found[key])).long() for key in INPUTS}
+    """One row as a batch of its own: input_ids, position_ids and labels (1, length) int64, weights (1, length)."""
+    found = {key: torch.from_numpy(np.asarray(value)) for key, value in rows.data[[index]].items() if key in INPUTS}
+    return {key: value if key == "weights" else value.long() for key, value in found.items()}

@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NOTHING: Mapping[str, frozenset[int]] = {}
-COUNTS = ("tokens", "supervised", "bytes")
+COUNTS = ("tokens", "supervised", "mass", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """Packed rows of one source: the rows themselves memory-mapped, their counts in memory.
 
-    tokens, supervised, bytes: (rows,) tokens without padding, tokens with a loss, bytes of text.
+    tokens, supervised, mass, bytes: (rows,) tokens without padding, tokens with a loss, the sum of their weights in the
+    loss, bytes of text: 20 bytes a row, so 20 MB for a billion tokens in rows of 1,024.
     """
 
     data: "Dataset"
     tokens: np.ndarray
     supervised: np.ndarray
+    mass: np.ndarray
     bytes: np.ndarray
 
     def __len__(self) -> int:
@@ -40,12 +42,7 @@ class Rows:
 
     def select(self, rows: np.ndarray) -> "Rows":
         """The given rows, in the given order."""
-        return Rows(
-            data=self.data.select(rows),
-            tokens=self.tokens[rows],
-            supervised=self.supervised[rows],
-            bytes=self.bytes[rows],
-        )
+        return Rows(data=self.data.select(rows), **{key: getattr(self, key)[rows] for key in COUNTS})
 
 
 class Corpus:

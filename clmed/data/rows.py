@@ -9,22 +9,26 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from clmed.config import NOT_READING, SourceConfig, fingerprint
-from clmed.data import exams, formats, packing, sources, templates
+from clmed.data import chat, exams, formats, packing, sources, templates, tokenising
 from clmed.data.cache import build_once, cache_dir
-from clmed.data.formats import Document, Pieces
+from clmed.data.chat import ChatTemplate
+from clmed.data.formats import Pieces
 from clmed.data.packing import Losses, Row, pack
+from clmed.data.progress import following, is_first_process
+from clmed.data.sources import Reading
+from clmed.data.tokenising import Document, Encoder
+from clmed.data.workers import in_order
 from clmed.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,10 +39,8 @@ Part = Literal["train", "fisher", "heldout"]
 
 log = logging.getLogger(__name__)
 
-_ARRAYS = ("input_ids", "position_ids", "labels")
 _BATCH_CHARACTERS = 2**18  # tokenised at once
 _BATCH_TOKENS = 2**18  # written at once
-_PATIENCE = 2.0  # seconds of work before a progress bar appears
 
 
 class EmptyPartError(UserError):
@@ -62,12 +64,11 @@ class Counts(Losses):
     longest: int = 0
     lengths: list[int] = field(default_factory=list)
 
-    def note(self, document: Document) -> None:
-        """Count a document's length."""
-        octave = max(0, len(document).bit_length() - 1)
-        self.lengths += [0] * (octave + 1 - len(self.lengths))
-        self.lengths[octave] += 1
-        self.longest = max(self.longest, len(document))
+    def note(self, lengths: np.ndarray) -> None:
+        """Count documents of these lengths, (documents,) integers of at least 1."""
+        octaves = np.bincount(np.frexp(lengths)[1] - 1, minlength=len(self.lengths))
+        self.lengths = (octaves + np.pad(self.lengths, (0, len(octaves) - len(self.lengths)))).tolist()
+        self.longest = max(self.longest, int(lengths.max()))
 
 
 def part_of(text: str, source: SourceConfig) -> Part:
@@ -84,14 +85,15 @@ def part_of(text: str, source: SourceConfig) -> Part:
 
 def document_texts(name: str, source: SourceConfig, local: Path | None, part: Part) -> Iterator[str]:
     """The texts of one part's documents, streamed: what a tokenizer is trained on."""
-    return ("".join(text for text, _ in pieces) for pieces in _pieces(source, local, part, Counts()))
+    return ("".join(text for text, _ in pieces) for pieces in _pieces(source, local, part, Counts(), Reading()))
 
 
 def source_fingerprint(source: SourceConfig, local: Path | None) -> str:
     """16 hex digits for the content of a source and how it is read, this code included; not for where its file lies."""
     content = [local.suffix, _digest(local)] if local else [sources.load_hub(source)._fingerprint]
     settings = source.model_dump(mode="json", exclude=NOT_READING)
-    code = [Path(module.__file__ or "").read_bytes() for module in (exams, formats, packing, sources, templates)]
+    modules = (chat, exams, formats, packing, sources, templates, tokenising)
+    code = [Path(module.__file__ or "").read_bytes() for module in modules]
     code.append(Path(__file__).read_bytes())
     return fingerprint([content, settings, hashlib.sha256(b"".join(code)).hexdigest()])
 
@@ -105,32 +107,37 @@ def prepare(
     length: int,
     cache: Path | None = None,
     left_out: frozenset[int] = frozenset(),
+    workers: int | None = None,
 ) -> "Dataset":
     """The packed rows of one part of a source, from the cache or made now; the columns are the fields of `Row`.
 
     Texts are split over rows, questions with answers stay whole (see packing). Several processes may call this at the
     same time: one makes the rows and the others wait. What was left out is told by a warning and kept in `counts`.
     left_out: numbers of records that are passed over (see clmed.data.cleaning).
+    workers: processes that tokenise a large source, by default one a core; the rows do not depend on their number.
     Raises UserError, with the file and the line, for input that cannot be used, and when the part is empty.
     """
     from datasets import Dataset
 
-    without = [sorted(left_out)] if left_out else []
-    key = fingerprint([source_fingerprint(source, local), tokenizer_fingerprint(tokenizer), *without])
+    template = ChatTemplate(name, tokenizer, source.template) if source.format == "chat" else None
+    parts = [source_fingerprint(source, local), tokenizer_fingerprint(tokenizer)]
+    key = fingerprint([*parts, *([template.template] if template else []), *([sorted(left_out)] if left_out else [])])
     folder = (cache or cache_dir()) / "rows" / f"{part}-{length}-{key}"
 
     def make(partial: Path) -> None:
-        tally = Counts()
-        documents = _documents(_pieces(source, local, part, tally, left_out), tokenizer, tally)
+        tally, reading = Counts(), Reading()
+        encoder = Encoder(tokenizer, closed=template is None)
+        pieces = _pieces(source, local, part, tally, reading, left_out=left_out, template=template)
+        documents = _documents(pieces, encoder, tally, workers)
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         rows = pack(documents, length, pad_id, split=source.format == "text", losses=tally)
-        _write(partial / "rows.arrow", _counted(_progress(rows, f"{name} ({part})"), tally), length)
+        _write(partial / "rows.arrow", _counted(following(rows, f"{name} ({part})", reading), tally), length)
         _refuse_empty(name, source, part, length, tally)
         (partial / "counts.json").write_text(json.dumps(dataclasses.asdict(tally)))
 
     build_once(folder, make)
     dataset = Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy")
-    if _is_first_process():
+    if is_first_process():
         _warn(name, counts(dataset), length)
     return dataset
 
@@ -142,31 +149,57 @@ def counts(dataset: "Dataset") -> Counts:
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for state in ("truncation", "padding"):  # of the last call, not of the tokenizer
-        del backend[state]
-    return fingerprint([backend, tokenizer.eos_token_id, tokenizer.pad_token_id])
+    return fingerprint(
+        [_state_fingerprint(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id, tokenizer.pad_token_id]
+    )
+
+
+@lru_cache(maxsize=2)  # a large vocabulary takes half a second, and every part of every source asks
+def _state_fingerprint(state: str) -> str:
+    backend = json.loads(state)
+    for of_the_last_call in ("truncation", "padding"):
+        del backend[of_the_last_call]
+    return fingerprint(backend)
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = path.stat()
+        return _read_digest(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
 
 
+@lru_cache
+def _read_digest(path: Path, size: int, changed: int) -> str:
+    """Read once for all parts of a source; the size and the time of the last change tell another content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _pieces(
-    source: SourceConfig, local: Path | None, part: Part, tally: Counts, left_out: frozenset[int] = frozenset()
+    source: SourceConfig,
+    local: Path | None,
+    part: Part,
+    tally: Counts,
+    reading: Reading,
+    *,
+    left_out: frozenset[int] = frozenset(),
+    template: ChatTemplate | None = None,
 ) -> Iterator[Pieces]:
-    """The documents of one part; `tally.skipped` counts the records that hold none, `tally.dropped` those left out."""
-    for number, record in sources.records(source, local):
+    """The documents of one part; `tally.skipped` counts the records that hold none, `tally.dropped` those left out.
+
+    Conversations are in the template, where there is one; their part does not depend on it.
+    """
+    for number, record in sources.records(source, local, reading):
         if number in left_out:
             tally.dropped += 1
             continue
         try:
             pieces = formats.texts(source, record)
             wanted = bool(pieces) and part_of("".join(text for text, _ in pieces), source) == part
+            if wanted and template is not None:
+                pieces = template.pieces(formats.messages(source, record))
         except ValueError as error:
             raise UserError(f"{sources.place(source, local, number)}: {error}.") from error
         tally.skipped += not pieces
@@ -174,8 +207,13 @@ def _pieces(
             yield pieces
 
 
-def _documents(every: Iterable[Pieces], tokenizer: "PreTrainedTokenizerBase", tally: Counts) -> Iterator[Document]:
-    """Tokenised a batch of characters at a time."""
+def _documents(every: Iterable[Pieces], encoder: Encoder, tally: Counts, workers: int | None) -> Iterator[Document]:
+    for documents in in_order(encoder, _batches(every, tally), workers):
+        tally.note(np.diff(documents.ends, prepend=0))
+        yield from documents
+
+
+def _batches(every: Iterable[Pieces], tally: Counts) -> Iterator[list[Pieces]]:
     batch: list[Pieces] = []
     characters = 0
     for pieces in every:
@@ -183,16 +221,10 @@ def _documents(every: Iterable[Pieces], tokenizer: "PreTrainedTokenizerBase", ta
         batch.append(pieces)
         characters += sum(len(text) for text, _ in pieces)
         if characters >= _BATCH_CHARACTERS:
-            yield from _encoded(batch, tokenizer, tally)
+            yield batch
             batch, characters = [], 0
     if batch:
-        yield from _encoded(batch, tokenizer, tally)
-
-
-def _encoded(batch: list[Pieces], tokenizer: "PreTrainedTokenizerBase", tally: Counts) -> Iterator[Document]:
-    for document in formats.encode(batch, tokenizer):
-        tally.note(document)
-        yield document
+        yield batch
 
 
 def _refuse_empty(name: str, source: SourceConfig, part: Part, length: int, tally: Counts) -> None:
@@ -224,39 +256,19 @@ def _write(path: Path, rows: Iterator[Row], length: int) -> None:
     """An Arrow stream with lists of fixed size: random access costs a multiplication, not a search."""
     import pyarrow as pa
 
-    fields = [(name, pa.list_(pa.int32(), length)) for name in _ARRAYS]
-    schema = pa.schema([*fields, *((name, pa.int32()) for name in ("tokens", "supervised", "bytes"))])
+    arrays = {"input_ids": pa.int32(), "position_ids": pa.int32(), "labels": pa.int32(), "weights": pa.float32()}
+    numbers = {"tokens": pa.int32(), "supervised": pa.int32(), "mass": pa.float64(), "bytes": pa.int32()}
+    schema = pa.schema([*((name, pa.list_(kind, length)) for name, kind in arrays.items()), *numbers.items()])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         while batch := list(islice(rows, max(1, _BATCH_TOKENS // length))):
             columns = [
                 pa.FixedSizeListArray.from_arrays(
                     pa.array(np.concatenate([getattr(row, name) for row in batch])), length
                 )
-                for name in _ARRAYS
+                for name in arrays
             ]
-            numbers = [
-                pa.array([getattr(row, name) for row in batch], pa.int32()) for name in schema.names[len(_ARRAYS) :]
-            ]
-            writer.write_batch(pa.record_batch([*columns, *numbers], schema=schema))
-
-
-def _progress(rows: Iterator[Row], title: str) -> Iterator[Row]:
-    """The rows, with a line on the terminal (first process only) when making them takes long."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not (_is_first_process() and console.is_terminal):
-        yield from rows
-        return
-    start, tokens = monotonic(), 0
-    told = TextColumn("{task.description}: {task.fields[tokens]:,} tokens", markup=False)
-    with Progress(SpinnerColumn(), told, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(f"packing {title}", total=None, visible=False, tokens=0)
-        for row in rows:
-            tokens += row.tokens
-            progress.update(task, tokens=tokens, visible=monotonic() - start > _PATIENCE)
-            yield row
+            columns += [pa.array([getattr(row, name) for row in batch], kind) for name, kind in numbers.items()]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _warn(name: str, tally: Counts, length: int) -> None:
@@ -271,7 +283,3 @@ def _warn(name: str, tally: Counts, length: int) -> None:
     ]
     if told:
         log.warning("data.%s: %s", name, "; ".join(told))
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -6,7 +6,9 @@ mapping from ids to records (PubMedQA), or, as many do, one record a line.
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +22,38 @@ Numbered = tuple[int, Record]
 CELL_LIMIT = 2**26
 
 
+@dataclass
+class Reading:
+    """How far the reading of a source has come: `done` of `total` (bytes of a text file, else records)."""
+
+    done: int = 0
+    total: int | None = None
+
+
 def columns(source: SourceConfig) -> tuple[str, ...]:
     """The columns that the source's format reads; those of exams are CMExam's."""
     if source.format == "text":
         return (source.text,)
     if source.format == "qa":
         return (source.question, source.answer)
+    if source.format == "chat":
+        pair = (source.question, source.answer, *([source.input] if source.input is not None else []))
+        return pair if source.messages is None else (source.messages,)
     explanation = () if source.target == "answer" else ("Explanation",)
     return ("Question", "Options", "Answer", *explanation)
 
 
-def records(source: SourceConfig, local: Path | None) -> Iterator[Numbered]:
+def records(source: SourceConfig, local: Path | None, reading: Reading | None = None) -> Iterator[Numbered]:
     """(number, record) one by one; every record has the columns of the format.
 
-    `local` is the file, or None for a hub data set. The number is what `place` shows: the line on which the record
-    begins (CSV, JSONL) or the record's, counted from 1. Raises UserError for a file that cannot be read or understood,
-    a missing column, and an empty corpus.
+    `local` is the file, or None for a hub data set; `reading` is kept up to date. The number is what `place` shows: the
+    line on which the record begins (CSV, JSONL) or the record's, counted from 1. Raises UserError for a file that
+    cannot be read or understood, a missing column, and an empty corpus.
     """
     needed = columns(source)
+    reading = reading or Reading()
     number = 0
-    for number, record in _hub(source) if local is None else read_file(local, needed):
+    for number, record in _hub(source, reading) if local is None else read_file(local, needed, reading):
         missing = [column for column in needed if column not in record]
         if missing:
             raise UserError(
@@ -84,49 +98,53 @@ def hub_place(path: str, subset: str | None, split: str) -> str:
     return f"{path} ({f'subset {subset}, ' if subset else ''}split {split})"
 
 
-def _hub(source: SourceConfig) -> Iterator[Numbered]:
+def _hub(source: SourceConfig, reading: Reading) -> Iterator[Numbered]:
     dataset = load_hub(source)
+    reading.total = len(dataset)
     kept = [column for column in dataset.column_names if column in columns(source)]
     # Without a needed column the record goes out whole, for the message that lists the columns.
-    yield from enumerate(dataset.select_columns(kept) if len(kept) == len(set(columns(source))) else dataset, start=1)
+    records = dataset.select_columns(kept) if len(kept) == len(set(columns(source))) else dataset
+    for reading.done, record in enumerate(records, start=1):
+        yield reading.done, record
 
 
-def read_file(path: Path, needed: tuple[str, ...] = ()) -> Iterator[Numbered]:
+def read_file(path: Path, needed: tuple[str, ...] = (), reading: Reading | None = None) -> Iterator[Numbered]:
     """(number, record) of a local file; the number is a line (CSV, JSONL) or counts records from 1.
 
     Of Parquet only the `needed` columns are read, where all are there. Raises UserError, with file and line.
     """
-    readers: dict[str, Callable[[Path], Iterator[Numbered]]] = {
+    readers: dict[str, Callable[[Path, Reading], Iterator[Numbered]]] = {
         ".csv": _csv,
         ".jsonl": _jsonl,
         ".json": _json,
-        ".parquet": lambda path: _parquet(path, needed),
+        ".parquet": lambda path, reading: _parquet(path, needed, reading),
     }
     if path.suffix not in readers:
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; the kinds read are {', '.join(readers)}.")
-    return readers[path.suffix](path)
+    return readers[path.suffix](path, reading or Reading())
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, reading: Reading) -> Iterator[str]:
     """The lines of a UTF-8 file (a byte-order mark is dropped), line ends kept as they are."""
-    offset = 0
+    reading.done = 0
     try:
         with path.open("rb") as file:
+            reading.total = os.fstat(file.fileno()).st_size
             for number, line in enumerate(file, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                offset += len(line)
+                reading.done += len(line)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}, line {number}: not UTF-8 at byte {offset + error.start} of the file ({error.reason}). "
+            f"{path}, line {number}: not UTF-8 at byte {reading.done + error.start} of the file ({error.reason}). "
             "Save the file in UTF-8."
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
 
 
-def _csv(path: Path) -> Iterator[Numbered]:
+def _csv(path: Path, reading: Reading) -> Iterator[Numbered]:
     csv.field_size_limit(max(CELL_LIMIT, csv.field_size_limit()))
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(_lines(path, reading), strict=True)
     header: list[str] | None = None
     begins = 1
     try:
@@ -149,8 +167,8 @@ def _csv(path: Path) -> Iterator[Numbered]:
         ) from error
 
 
-def _jsonl(path: Path) -> Iterator[Numbered]:
-    for number, line in enumerate(_lines(path), start=1):
+def _jsonl(path: Path, reading: Reading) -> Iterator[Numbered]:
+    for number, line in enumerate(_lines(path, reading), start=1):
         if not line.strip():
             continue
         try:
@@ -164,12 +182,12 @@ def _jsonl(path: Path) -> Iterator[Numbered]:
         yield number, record
 
 
-def _json(path: Path) -> Iterator[Numbered]:
+def _json(path: Path, reading: Reading) -> Iterator[Numbered]:
     try:
-        content = json.loads("".join(_lines(path)))
+        content = json.loads("".join(_lines(path, reading)))
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # several values: one a line
-            yield from _jsonl(path)
+            yield from _jsonl(path, reading)
             return
         raise UserError(f"{path}, line {error.lineno}: {_malformed(error)}.") from error
     except (ValueError, RecursionError) as error:
@@ -197,7 +215,7 @@ def _malformed(error: ValueError | RecursionError) -> str:
     return f"malformed JSON ({reason})"
 
 
-def _parquet(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
+def _parquet(path: Path, needed: tuple[str, ...], reading: Reading) -> Iterator[Numbered]:
     import pyarrow
     import pyarrow.parquet
 
@@ -205,11 +223,11 @@ def _parquet(path: Path, needed: tuple[str, ...]) -> Iterator[Numbered]:
         with path.open("rb") as handle:
             file = pyarrow.parquet.ParquetFile(handle)
             kept = [column for column in needed if column in file.schema_arrow.names]
-            number = 0
+            reading.total = file.metadata.num_rows
             for batch in file.iter_batches(batch_size=256, columns=kept if kept and len(kept) == len(needed) else None):
                 for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
+                    reading.done += 1
+                    yield reading.done, record
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}.") from error
     except OSError as error:

@@ -12,11 +12,15 @@ from clmed.data.packing import IGNORED
 from clmed.shards import computing_device
 
 
-def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """(rows,) summed next-token losses in nats, in fp32; labels are not shifted, as in Hugging Face's data."""
+def row_losses(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(rows,) summed next-token losses in nats, in fp32, each times its token's weight.
+
+    labels, weights: (rows, length), not shifted, as in Hugging Face's data; without weights all tokens count alike.
+    """
     targets = pad(labels[:, 1:], (0, 1), value=IGNORED)
     losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none", ignore_index=IGNORED)
-    return losses.view_as(labels).sum(dim=1)
+    losses = losses.view_as(labels)
+    return (losses if weights is None else losses * pad(weights[:, 1:], (0, 1))).sum(dim=1)
 
 
 def seconds_per_token(model: PreTrainedModel, batches: Batches) -> float:

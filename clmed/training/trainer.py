@@ -224,7 +224,7 @@ class ContinualTrainer(BaseSGDTemplate):
             group["lr"] = lr
         self.optimizer.zero_grad()
         sources = experience.batches.mixture.sources
-        sums = torch.zeros(1 + len(sources), 3, device=self.device)  # the step's, then each source's
+        sums = torch.zeros(1 + len(sources), 4, device=self.device)  # the step's, then each source's
         for index, self.mbatch in enumerate(window):
             self._unpack_minibatch()
             self._sync_gradients(index == len(window) - 1)
@@ -270,24 +270,25 @@ class ContinualTrainer(BaseSGDTemplate):
         ).logits
 
     def criterion(self) -> Tensor:
-        """Sum over rows of weight x summed token losses (nats)."""
+        """Sum over rows of weight x weighted token losses (nats)."""
         assert self.mbatch is not None and self.mb_output is not None
-        self.row_losses = row_losses(self.mb_output, self.mbatch["labels"])
+        self.row_losses = row_losses(self.mb_output, self.mbatch["labels"], self.mbatch["weights"])
         return (self.row_losses * self.mbatch["weight"]).sum()
 
     def _add_source_losses(self, sums: Tensor) -> None:
         assert self.mbatch is not None
         counts = (self.mbatch["labels"] != IGNORED).sum(dim=1).float()
-        columns = torch.stack([self.row_losses.detach(), counts, self.mbatch["weight"] * counts], dim=1)
+        mass = self.mbatch["weights"].sum(dim=1)
+        columns = torch.stack([self.row_losses.detach(), counts, mass, self.mbatch["weight"] * mass], dim=1)
         sums[1:].index_add_(0, self.mbatch["source"], columns)
 
     def _log_losses(self, sources: Sequence[str], sums: Tensor, lr: float) -> None:
         """The step's loss; and each source's mean loss, supervised tokens and share of the step's loss."""
         self.log |= {"loss": sums[0, 0].item(), "lr": lr}
-        for name, (nats, supervised, weight) in zip(sources, sums[1:].tolist(), strict=True):
+        for name, (nats, supervised, mass, weight) in zip(sources, sums[1:].tolist(), strict=True):
             if supervised:
                 self.log |= {
-                    f"loss/{name}": nats / supervised,
+                    f"loss/{name}": nats / mass,
                     f"supervised/{name}": supervised,
                     f"share/{name}": weight,
                 }
@@ -345,16 +346,18 @@ class ContinualTrainer(BaseSGDTemplate):
         self.loss = self.loss + (values * self.mbatch["part"]).sum()
 
     def row_gradient(self, batch: Batch) -> None:
-        """Set the gradient to that of one row's mean token loss, without dropout, the same on every rank."""
+        """Set the gradient to that of one row's (weighted) mean token loss, without dropout, the same on every rank."""
         self.model.eval()
         self._sync_gradients(True)
         batch = {key: value.to(self.device) for key, value in batch.items()}
-        count = (batch["labels"] != IGNORED).sum().clamp(min=1)
+        mass = batch["weights"].sum()
+        mass = torch.where(mass > 0, mass, 1)
         overflow = True
         while overflow:  # fp16: until the scale is small enough for this row
             self.optimizer.zero_grad()
             output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-            (row_losses(output.logits, batch["labels"]).sum() / count * self._scale).backward()
+            losses = row_losses(output.logits, batch["labels"], batch["weights"])
+            (losses.sum() / mass * self._scale).backward()
             overflow = self.scaler is not None and any_rank(self.world, self._unscale())
             if overflow and self.scaler is not None:
                 self.scaler.update(overflow)

@@ -17,6 +17,7 @@ def rows(first: int, count: int, supervised: int) -> Rows:
     ids = np.repeat(np.arange(first, first + count)[:, None], LENGTH, axis=1)
     labels = np.where(np.arange(LENGTH) >= LENGTH - supervised, ids, IGNORED)
     columns = {"input_ids": ids, "position_ids": np.tile(np.arange(LENGTH), (count, 1)), "labels": labels}
+    columns |= {"weights": (labels != IGNORED).astype(np.float32), "mass": np.full(count, float(supervised))}
     columns |= {"tokens": np.full(count, LENGTH), "supervised": np.full(count, supervised), "bytes": np.full(count, 20)}
     return Rows.of(Dataset.from_dict({key: value.tolist() for key, value in columns.items()}).with_format("numpy"))
 

@@ -7,7 +7,8 @@ import pytest
 
 from clmed.config import SourceConfig
 from clmed.data.exams import parse_answer, parse_options
-from clmed.data.formats import encode, texts
+from clmed.data.formats import texts
+from clmed.data.tokenising import encode
 from clmed.errors import UserError
 
 EXAM = {
@@ -199,7 +200,7 @@ def test_documents_do_not_depend_on_their_batch(tokenizer):
     tokenizer(["a", "bb"], padding=True, truncation=True, max_length=1)  # leaves its settings in the tokenizer
     for together, pieces in zip(encode(batch, tokenizer), batch, strict=True):
         alone = encode([pieces], tokenizer)[0]
-        for name in ("ids", "supervised", "bytes"):
+        for name in ("ids", "weights", "bytes"):
             assert np.array_equal(getattr(together, name), getattr(alone, name))
 
 

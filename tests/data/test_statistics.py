@@ -7,8 +7,8 @@ import pytest
 
 from clmed.config import SourceConfig
 from clmed.data.corpus import Corpus
-from clmed.data.formats import encode
 from clmed.data.statistics import source_statistics
+from clmed.data.tokenising import encode
 from clmed.errors import UserError
 
 
