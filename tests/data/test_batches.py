@@ -8,6 +8,7 @@ from datasets import Dataset
 from clmed.data.batches import IGNORED, Batches
 from clmed.data.corpus import Rows, reservoir
 from clmed.data.mixture import Blend, schedule
+from clmed.training.loss import row_losses
 
 LENGTH = 8
 
@@ -127,3 +128,46 @@ def test_reservoir_is_uniform_and_grows_like_one(sources):
     after = reservoir(sources, 12, 5)
     kept = set(np.asarray(after.data["input_ids"][:])[:, 0]) & set(range(100, 130))
     assert kept <= set(np.asarray(before.data["input_ids"][:])[:, 0]), "a row of the past came back into the memory"
+
+
+def weighted_rows(seed: int, count: int) -> Rows:
+    """Rows with a random mask, and random weights of the tokens that count."""
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(0, 50, (count, LENGTH))
+    weights = (generator.integers(0, 4, (count, LENGTH)) * generator.choice([1, 7.5], (count, LENGTH))).astype(
+        "float32"
+    )
+    weights[:, 0] = 0
+    columns = {"input_ids": ids, "position_ids": np.tile(np.arange(LENGTH), (count, 1)), "weights": weights}
+    columns |= {"labels": np.where(weights > 0, ids, IGNORED), "tokens": np.full(count, LENGTH)}
+    columns |= {"supervised": (weights > 0).sum(axis=1), "mass": weights.sum(axis=1, dtype=np.float64)}
+    columns |= {"bytes": np.full(count, 20)}
+    return Rows.of(Dataset.from_dict({key: value.tolist() for key, value in columns.items()}).with_format("numpy"))
+
+
+@pytest.mark.parametrize("weighting", ["share", "tokens"])
+@pytest.mark.parametrize(("micro", "ranks"), [(8, 1), (2, 1), (3, 2), (1, 4)])
+def test_the_loss_is_the_weighted_mean_of_the_whole_step(weighting, micro, ranks):
+    """Against the definition, token by token: sum of w x loss over sum of w, over all micro-batches and ranks."""
+    sources = {"own": weighted_rows(1, 30), "general": weighted_rows(2, 30)}
+    table = torch.randn(50, 50, generator=torch.Generator().manual_seed(0))  # a model of bigrams
+    every = [batches(sources, weighting=weighting, micro=micro, rank=rank, ranks=ranks) for rank in range(ranks)]
+    step = every[0]
+    for t in (0, len(step) - 1):
+        found = 0.0
+        for micro_batch in (each for one in every for each in one[t]):
+            losses = row_losses(table[micro_batch["input_ids"]], micro_batch["labels"], micro_batch["weights"])
+            found += float((losses * micro_batch["weight"]).sum())
+        sums = np.zeros((2, 2))
+        for source, row in step.mixture.step(t):
+            data = step.rows[source].data[row]
+            for place in range(1, LENGTH):
+                before, token = int(data["input_ids"][place - 1]), int(data["input_ids"][place])
+                loss = float(torch.logsumexp(table[before], 0) - table[before, token])
+                sums[source] += np.array([loss, 1]) * float(data["weights"][place])
+        of_rows = np.bincount([source for source, _ in step.mixture.step(t)], minlength=2)
+        overall = step.mixture.counts.sum(axis=0) / step.mixture.counts.sum()
+        parts = step.mixture.shares * (of_rows / of_rows.sum()) / overall
+        by_share = sum(part * nats / mass for part, (nats, mass) in zip(parts, sums, strict=True) if mass)
+        expected = by_share if weighting == "share" else sums[:, 0].sum() / sums[:, 1].sum()
+        assert found == pytest.approx(expected, rel=1e-5)

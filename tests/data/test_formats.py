@@ -86,6 +86,28 @@ def test_exams_by_letter(target, prompt, answer):
     assert texts(exam(target=target), EXAM) == [(prompt, False), (answer, True)]
 
 
+@pytest.mark.parametrize(
+    ("target", "pieces"),
+    [
+        ("answer_then_explanation", [(ASKED + "答案：", 0), ("AD\n", 20), ("解析：桂枝辛温，甘草调和。\n", 1)]),
+        ("explanation_then_answer", [(ASKED, 0), ("解析：桂枝辛温，甘草调和。\n答案：", 1), ("AD\n", 20)]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pico", "crossing", "bytes"])
+def test_the_answer_weighs_what_it_is_given(tokenizer, target, pieces, kind):
+    """And a token that holds a part of the answer is one of the answer's."""
+    chosen = {"pico": tokenizer, "crossing": border_tokenizer(), "bytes": byte_fallback_tokenizer()}[kind]
+    assert texts(exam(target=target, answer_weight=20), EXAM) == pieces
+    (document,) = encode([pieces], chosen)
+    text = "".join(piece for piece, _ in pieces)
+    of_characters = np.repeat([weight for _, weight in pieces], [len(piece) for piece, _ in pieces])
+    given = chosen(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    expected = [of_characters[start:end].max() for start, end in given]
+    inside = document.weights[1:-1] if kind == "bytes" else document.weights[:-1]
+    assert inside[1:].tolist() == expected[1:] and document.weights[-1] == 1 and document.weights[0] == 0
+    assert set(document.weights.tolist()) == {0, 1, 20}
+
+
 def test_exams_by_text():
     assert texts(exam(answer_as="text"), EXAM) == [("问题：桂枝汤的君药是\n答案：", False), ("桂枝、甘草\n", True)]
     english = {"Question": "Where?", "Options": "A Karo\nB Vell", "Answer": "B", "Explanation": "It is wet."}
