@@ -242,7 +242,7 @@ class ContinualTrainer(BaseSGDTemplate):
         # One rank that is asked to stop, or could not save, stops all, and one with an overflow makes all skip: at the
         # same step.
         failed = self.checkpoints is not None and self.checkpoints.failed
-        sums[0, 1:] = torch.tensor([self.stop_asked or failed, self._unscale()])
+        sums[0, 1:3] = torch.tensor([self.stop_asked or failed, self._unscale()])
         if self.world.mesh is not None:
             dist.all_reduce(sums)
         self.stop_agreed = bool(sums[0, 1] > 0)
