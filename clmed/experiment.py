@@ -126,6 +126,8 @@ def _run(
         )
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
     voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
+    for line in corpus.packed():
+        voice.say(line)
 
     if to_build:
         voice.say("making the base model (once; it is kept for all runs with this configuration)")

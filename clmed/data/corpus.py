@@ -1,6 +1,6 @@
 """The configured sources as packed rows, each prepared at first use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clmed.config import ExperimentConfig, SourceConfig, resolve
-from clmed.data.rows import Part, prepare
+from clmed.data.rows import Part, counts, prepare
 from clmed.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class Corpus:
             arguments: dict[str, Any] = {"tokenizer": self.tokenizer, "length": self.length, "left_out": without}
             self._rows[name, part] = Rows.of(prepare(name, self.sources[name], self.paths[name], part, **arguments))
         return self._rows[name, part]
+
+    def packed(self) -> Iterator[str]:
+        """How full the rows are, a line for each source trained on so far whose documents are kept whole."""
+        for (name, part), rows in self._rows.items():
+            if part == "train" and self.sources[name].format != "text":
+                tokens, positions = int(rows.tokens.sum(dtype=np.int64)), len(rows) * self.length
+                yield (
+                    f"data.{name}: {counts(rows.data).documents:,} documents in {len(rows):,} rows of {self.length:,}, "
+                    f"{tokens / positions:.1%} of their positions used (at least {-(-tokens // self.length):,} rows "
+                    "are needed)"
+                )
 
 
 def reservoir(sources: Mapping[str, Rows], size: int, seed: int) -> Rows:

@@ -54,3 +54,19 @@ def test_a_part_without_documents_is_left_out(make_corpus):
         source_statistics(make_corpus([" "]), "a")
     with pytest.raises(UserError, match="no source 'b'"):
         source_statistics(make_corpus(["Karo"]), "b")
+
+
+def test_how_full_the_rows_are_is_said(make_corpus):
+    corpus = make_corpus(
+        ["Karo lies on the river.", "because " * 40, "Vell"],
+        format="qa",
+        question="text",
+        answer="text",
+        heldout=0,
+        fisher=0,
+    )
+    assert not list(corpus.packed())
+    rows = corpus.rows("a")
+    used = rows.tokens.sum() / (len(rows) * 32)
+    (line,) = corpus.packed()
+    assert line.startswith(f"data.a: 3 documents in {len(rows)} rows of 32, {used:.1%} of their positions used")
