@@ -20,7 +20,7 @@ ACCUMULATION = (1, 4)
 
 def _train(strategy, micro_batch_size, world, tokenizer, make_model, stream):
     training = {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": micro_batch_size}
-    trainer = make_trainer(small_config(strategy, training=training, **stream), make_model(1), tokenizer, world)
+    trainer = make_trainer(small_config(strategy, training=training, **stream), make_model(2), tokenizer, world)
     losses = []
     trainer.plugins.insert(0, _Losses(losses))
     trainer.train(trainer.stream)
