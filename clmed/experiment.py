@@ -29,6 +29,7 @@ from clmed.errors import LostRankError, StoppedError, UserError
 from clmed.evaluation.contamination import asked, contaminated, whole_exams
 from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
+from clmed.evaluation.floors import Floors
 from clmed.evaluation.scoring import longest
 from clmed.evaluation.trackers import TrainingValues, trackers
 from clmed.lineage import find_shared, lineage, register, take_up
@@ -155,6 +156,12 @@ def _run(
         loggers=[RunWriter(directory, shots, voice.say)] if world.main else [],
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
         checkpoints=checkpoints,
+        floors=Floors(
+            config.evaluation.floors,
+            stop=config.evaluation.on_floor == "stop",
+            directory=directory,
+            say=voice.say,
+        ).look,
         save_every=config.training.save_every,
         scaler=LossScaler() if config.training.precision == "fp16" else None,
         keep_at=config.training.keep_at,

@@ -1,12 +1,26 @@
 """`evaluation`: what is measured before the first and after every experience, or on a model outside a run."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from clmed.complaints import did_you_mean
 from clmed.config.model import ModelConfig
 from clmed.config.sections import Name, Names, PositiveInt, Section, only_defaults
 from clmed.quantities import Quantity
+
+
+def _floor(value: Any) -> Any:
+    """-2.0: points of accuracy; "+5%", which a run writes down as 5.0: per cent of perplexity."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\+?(\d+(?:\.\d+)?) *%", value.strip())):
+        return float(match[1])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value:
+        raise ValueError("must be points that accuracy may fall (-2.0) or per cent that perplexity may rise (+5%)")
+    return float(value)
+
+
+Floor = Annotated[float, BeforeValidator(_floor)]
 
 
 class ColumnsConfig(Section):
@@ -40,7 +54,7 @@ class BenchmarkConfig(Section):
     split: str | None = None
     shots: Annotated[int, Field(ge=0)] = 0
     shots_from: str | None = None
-    scoring: Literal["letter", "text"] | None = None
+    scoring: Literal["letter", "text", "generate", "reason"] | None = None
     questions: Quantity | None = None
     columns: ColumnsConfig = ColumnsConfig()
     of: str | None = None
@@ -60,17 +74,43 @@ class BenchmarkConfig(Section):
         for_exams = ("shots", "shots_from", "scoring", "questions")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
         only_defaults(self, ("subset", "split"), self.perplexity is not None and self.path is None, "is for a path")
+        only_defaults(
+            self, ("shots", "shots_from"), self.scoring in ("generate", "reason"), "is not for generated answers"
+        )
         only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
         only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")
         return self
 
 
 class EvaluationConfig(Section):
-    """What is measured before the first and after every experience; a batch has at most `batch_tokens` tokens."""
+    """What is measured before the first and after every experience; a batch has at most `batch_tokens` tokens.
+
+    floors: the change against the base that is accepted, by benchmark: of accuracy in points (-2.0), of perplexity in
+    per cent (+5%); on_floor: what a run does below one.
+    """
 
     gain: list[BenchmarkConfig] = []
     retention: list[BenchmarkConfig] = []
     batch_tokens: Quantity = 16_000
+    floors: dict[str, Floor] = {}
+    on_floor: Literal["warn", "stop"] = "warn"
+
+    @model_validator(mode="after")
+    def _floors_of_benchmarks(self) -> "EvaluationConfig":
+        known = {benchmark.label: benchmark for benchmark in [*self.gain, *self.retention]}
+        for name, floor in self.floors.items():
+            if name not in known:
+                raise ValueError(f"floors: there is no benchmark '{name}' here{did_you_mean(name, known)}")
+            if (floor > 0) != (known[name].perplexity is not None):
+                raise ValueError(
+                    f"floors: {name} needs "
+                    + (
+                        "per cent that perplexity may rise, such as +5%"
+                        if floor < 0
+                        else "points that accuracy may fall, such as -2.0"
+                    )
+                )
+        return self
 
 
 class EvaluateConfig(Section):

@@ -17,12 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clmed.config import BenchmarkConfig, EvaluationConfig
 from clmed.data.corpus import Corpus, Rows
 from clmed.errors import UserError
+from clmed.evaluation import explanations
 from clmed.evaluation.aggregate import scores
 from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from clmed.evaluation.calibration import against_base, calibration_rows
 from clmed.evaluation.contamination import NOTHING, Found, marked
 from clmed.evaluation.encoding import Request, token_counts
 from clmed.evaluation.perplexity import heldout_rows, perplexity
-from clmed.evaluation.prompts import Prompt, prompt
+from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
 from clmed.evaluation.record import record
 from clmed.evaluation.scoring import score
 from clmed.results.rundir import RunDirectory
@@ -76,6 +78,9 @@ def make_benchmarks(
                 benchmark = marked(load_benchmark(config, local, shots), contaminated)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
+                if benchmark.scoring in ("generate", "reason"):
+                    made.append(_generated(config, role, benchmark, tokenizer, evaluation.batch_tokens, follow))
+                    continue
                 made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say, follow))
     return made
 
@@ -114,10 +119,56 @@ def _exam(
             "correct": [p == question.answer for p, question in zip(predictions, questions, strict=True)],
             "log_likelihoods": [values.tolist() for values in found],
         }
-        return Measurement(scores=scores(benchmark, predictions), answers=answers, seconds=time.perf_counter() - start)
+        rows = [*scores(benchmark, predictions), *_further(benchmark, prompts, found)]
+        return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start)
 
     return BenchmarkExperience(
         name=config.label, role=role, items=questions, measure=measure, content=(config.scoring, *prompts)
+    )
+
+
+def _further(
+    benchmark: Benchmark, prompts: Sequence[Prompt], found: Sequence[np.ndarray]
+) -> Sequence[Mapping[str, Any]]:
+    """By text, accuracy by log-likelihood per byte and per character; by letter, calibration (one right letter)."""
+    gold = [question.answer for question in benchmark.questions]
+    if benchmark.scoring == "letter":
+        answers = [asked.answers for asked in prompts]
+        return [] if benchmark.several else calibration_rows(answers, found, gold)
+    return normalised_rows(prompts, found, gold)
+
+
+def _generated(
+    config: BenchmarkConfig,
+    role: str,
+    benchmark: Benchmark,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_tokens: int,
+    follow: Follow,
+) -> BenchmarkExperience:
+    """An exam whose answers are generated, with their explanations."""
+    explanations.check_installed()
+    questions = benchmark.questions
+    asked = explanations.prompts(benchmark)
+
+    def measure(model: PreTrainedModel) -> Measurement:
+        start = time.perf_counter()
+        with follow(f"measuring {config.label}", len(questions)) as progress:
+            rows, found = explanations.measure_explanations(
+                model, tokenizer, benchmark, batch_tokens=batch_tokens, progress=progress
+            )
+        answers: dict[str, Sequence[Any]] = {
+            "subject": [question.subject for question in questions],
+            "index": [question.index for question in questions],
+            "categories": [list(question.categories) for question in questions],
+            "gold": [question.answer for question in questions],
+            "correct": [p == q.answer for p, q in zip(found["prediction"], questions, strict=True)],
+            **found,
+        }
+        return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start)
+
+    return BenchmarkExperience(
+        name=config.label, role=role, items=questions, measure=measure, content=(config.scoring, *asked)
     )
 
 
@@ -229,7 +280,11 @@ def write_measurement(
         "shots": shots,
         "seconds": round(measured.seconds, 3),
     }
-    directory.add_results([{**common, **row} for row in measured.scores])
+    rows = list(measured.scores)
+    if place["point"]:
+        base = [row for row in directory.results() if row["point"] == 0 and row["benchmark"] == benchmark.name]
+        rows += against_base(base, rows)
+    directory.add_results([{**common, **row} for row in rows])
     if measured.answers:
         directory.write_answers(place["point"], benchmark.name, measured.answers)
 

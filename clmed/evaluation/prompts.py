@@ -9,9 +9,12 @@ Where one option is right, the answers are the options. Where several may be (CM
 smaller ones first, and each is closed by the end of answer, since "A" is also how "AB" begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
+
+import numpy as np
 
 from clmed.data.templates import ANSWER_END, after, join_answers
 from clmed.evaluation.benchmarks import Benchmark, Question
@@ -69,3 +72,26 @@ def _answer_text(benchmark: Benchmark, question: Question, letters: str) -> str:
     if benchmark.scoring == "letter":
         return letters
     return join_answers([question.options[letter].strip() for letter in letters])
+
+
+def normalised_rows(
+    prompts: Sequence[Prompt], values: Sequence[np.ndarray], gold: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows of the accuracy by log-likelihood per byte and per character of the answer's text.
+
+    The sum favours short options. lm-evaluation-harness calls these acc_bytes and acc_norm; the space that joins an
+    answer to a Latin prompt and the end of answer are not counted.
+    """
+    sizes: dict[str, Callable[[str], int]] = {
+        "accuracy_per_byte": lambda text: len(text.encode()),
+        "accuracy_per_character": len,
+    }
+    rows = []
+    for metric, size in sizes.items():
+        right = [
+            asked.answers[int(np.argmax(value / np.array([size(end.strip()) for end in asked.continuations])))]
+            == answer
+            for asked, value, answer in zip(prompts, values, gold, strict=True)
+        ]
+        rows.append({"category": "all", "metric": metric, "score": float(np.mean(right)), "questions": len(gold)})
+    return rows

@@ -10,8 +10,8 @@ left out on all ranks: no after_backward, before_update, after_update.
 
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -41,7 +41,7 @@ from clmed.training.loss import row_losses
 from clmed.training.optimizer import carry_on, make_optimizer
 from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.schedule import learning_rate
-from clmed.training.sharding import World, any_rank
+from clmed.training.sharding import World, any_rank, first_rank_says
 
 
 class ContinualTrainer(BaseSGDTemplate):
@@ -52,6 +52,7 @@ class ContinualTrainer(BaseSGDTemplate):
     checkpoints: where to save after every `save_every` steps, every experience and the steps that reach the domain
         tokens `keep_at`; None saves nothing. The last stay, and with `keep_ends` those of the experiences.
     scaler: of the loss, where the model computes in fp16.
+    floors: says of a measurement point why the run must stop there, or nothing; asked on the first rank.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
 
@@ -75,6 +76,7 @@ class ContinualTrainer(BaseSGDTemplate):
         scaler: LossScaler | None = None,
         keep_at: Sequence[int] = (),
         keep_ends: bool = False,
+        floors: Callable[[int], str] | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -98,6 +100,7 @@ class ContinualTrainer(BaseSGDTemplate):
         self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
         self.stop_asked = self.stop_agreed = False
+        self.floors, self.stop_reason = floors, ""
 
     # ------------------------------------------------------------------ the stream
 
@@ -133,6 +136,8 @@ class ContinualTrainer(BaseSGDTemplate):
                 self.measure(experience=experience.name, final=True)
             self.index, self.first_step = self.index + 1, 0
             self.save(mark=self.keep_ends)
+            if self.stop_reason:
+                self._stop(self.stop_reason)
         if self.checkpoints is not None:
             self.checkpoints.wait()
         self._after_training(**kwargs)
@@ -145,6 +150,8 @@ class ContinualTrainer(BaseSGDTemplate):
         for stream in self.benchmarks:
             if stream.name not in known:
                 self.eval(stream)
+        if self.floors is not None:
+            self.stop_reason = first_rank_says(self.world, self.floors(self.point) if self.world.main else "")
         self.point += 1
         self.since = time.perf_counter()
 
@@ -207,12 +214,18 @@ class ContinualTrainer(BaseSGDTemplate):
             self.first_step = step + 1
             milestone = any(before < tokens <= self.tokens for tokens in self.keep_at)
             due = milestone or self.clock.train_iterations % self.save_every == 0
-            if self.stop_agreed or (due and step + 1 < len(experience.batches)):
+            stop = self.stop_reason or (
+                f"stopped as asked after step {step + 1} of {experience.name}" if self.stop_agreed else ""
+            )
+            if stop or (due and step + 1 < len(experience.batches)):
                 self.save(mark=milestone)  # it raises what the save before this one could not do
-            if self.stop_agreed:
-                if self.checkpoints is not None:
-                    self.checkpoints.wait()
-                raise StoppedError(f"stopped as asked after step {step + 1} of {experience.name}")
+            if stop:
+                self._stop(stop)
+
+    def _stop(self, reason: str) -> NoReturn:
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        raise StoppedError(reason)
 
     # ------------------------------------------------------------------ one optimizer step
 

@@ -16,7 +16,7 @@ from benchmarks import harness
 from clmed.config import BenchmarkConfig
 from clmed.evaluation.benchmarks import Benchmark, load_benchmark
 from clmed.evaluation.benchmarks.cmmlu import NAMES
-from clmed.evaluation.prompts import prompt
+from clmed.evaluation.prompts import normalised_rows, prompt
 from clmed.evaluation.scoring import Request, score
 
 SHOTS = 5
@@ -70,6 +70,9 @@ def compare(benchmark: Benchmark, model, tokenizer, folder: Path) -> None:
         np.testing.assert_allclose(value, list(found.values()), rtol=0, atol=1e-4)
         best = asked.answers[int(np.argmax(value))]
         assert (best == question.answer) == bool(sample["acc"])
-        if benchmark.scoring == "letter":
+        if benchmark.scoring == "text":
+            rows = {row["metric"]: row["score"] for row in normalised_rows([asked], [value], [question.answer])}
+            assert rows == {"accuracy_per_byte": sample["acc_bytes"], "accuracy_per_character": sample["acc_norm"]}
+        else:
             assert best == "ABCD"[int(np.argmax(list(found.values())))]
     assert all(next(rest, None) is None for rest in theirs.values())

@@ -17,7 +17,12 @@ def parse(record: Record) -> Item:
     options = parse_options(record["Options"])
     # Training strips the question, too, so that both see the same prompt.
     stem = as_text(record["Question"]).strip()
-    return Item(stem=stem, options=options, answer=parse_answer(as_text(record["Answer"]), options))
+    return Item(
+        stem=stem,
+        options=options,
+        answer=parse_answer(as_text(record["Answer"]), options),
+        explanation=as_text(record.get("Explanation")).strip(),
+    )
 
 
 def annotations(rows: Rows) -> list[str]:

@@ -13,19 +13,21 @@ from clmed.data.templates import ask_by_letter, ask_by_text
 from clmed.evaluation.tables import Layout, Part, Rows, read_tables
 
 Record = Mapping[str, Any]
-Scoring = Literal["letter", "text"]
+Scoring = Literal["letter", "text", "generate", "reason"]
 F1 = Literal["f1", "f1_macro", "f1_letters"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """What a row says. `options` map letters to texts in the file's order; `answer` holds the right letters, sorted,
-    and nothing where the answer is not known; `context` is what must be read before the question."""
+    and nothing where the answer is not known; `context` is what must be read before the question; `explanation`: why
+    the answer is right, where the file says so."""
 
     stem: str
     options: Mapping[str, str]
     answer: str
     context: str = ""
+    explanation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
