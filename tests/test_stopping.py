@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_when_the_figures_are_drawn(
     tiny: str, capfd: pytest.CaptureFixture[str], small_disk: Callable[[int], Path]
 ) -> None:
     """The run is whole without them; no half of a figure is left."""
-    folder = small_disk(900) / "run"
+    folder = small_disk(950) / "run"
     in_process(capfd, "run", tiny, "-o", str(folder)).is_mistake(f"{folder}/figures", "the disk is full")
     assert RunDirectory.open(folder).status()["state"] == "complete"
     assert not {name for name in files(folder) if name.startswith("figures/")}
