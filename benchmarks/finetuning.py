@@ -28,6 +28,7 @@ from clmed.data import formats
 from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
 from clmed.data.sources import records
+from clmed.data.tokenising import Document, encode
 from clmed.stream import make_scenario
 from clmed.training.model import load_tokenizer, new_model
 from clmed.training.sharding import World
@@ -95,11 +96,11 @@ def prepared(data: Path, few: Path) -> tuple[ExperimentConfig, PreTrainedTokeniz
     return configured(round(BATCH * float(np.mean(lengths)) / ROWS)), tokenizer, lengths
 
 
-def documents(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, few: Path) -> list[formats.Document]:
+def documents(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, few: Path) -> list[Document]:
     """The examples as clmed tokenises them."""
     source = config.data["exam"]
     texts = [formats.texts(source, record) for _, record in records(source, few)]
-    return formats.encode([text for text in texts if text], tokenizer)
+    return encode([text for text in texts if text], tokenizer)
 
 
 def packed(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, examples: int) -> Pass:

@@ -94,14 +94,16 @@ def check(run: RunDirectory, data: Path, questions: Mapping[str, int]) -> None:
             assert list(frame.gold) == gold and list(frame.prediction) == best
             assert list(frame.correct) == [g == b for g, b in zip(gold, best, strict=True)]
             found = results[(results.point == point) & (results.benchmark == kind)]
-            scores = {(row.category, row.metric): row.score for row in found.itertuples()}
-            assert scores == pytest.approx(by_hand(kind, frame), abs=1e-12)
+            expected = by_hand(kind, frame)
+            metrics = {metric for _, metric in expected}  # those of calibration have tests of their own
+            scores = {(row.category, row.metric): row.score for row in found.itertuples() if row.metric in metrics}
+            assert scores == pytest.approx(expected, abs=1e-12)
         for _, answer in answers(run, last, kind).iloc[:: math.ceil(count / 3)].iterrows():
             asked = ask(data, kind, answer.subject, answer["index"])
             letters = sets_of_letters(kind, rows[answer.subject, answer["index"]].options)
             assert list(answer.answers) == list(letters)
-            expected = [likelihood(model, tokenizer, asked, text) for text in letters.values()]
-            assert answer.log_likelihoods == pytest.approx(expected, abs=1e-3)
+            likelihoods = [likelihood(model, tokenizer, asked, text) for text in letters.values()]
+            assert answer.log_likelihoods == pytest.approx(likelihoods, abs=1e-3)
     perplexities = results[results.metric == "nats_per_token"]
     assert set(perplexities.benchmark) == {f"{name}_perplexity" for name in ("web", "instructions_zh")}
     assert (perplexities.groupby("benchmark").questions.nunique() == 1).all() and perplexities.questions.min() > 1000
