@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ def ctrl_c(until: str, *command: str) -> Done:
     """Run `python -m ...` on a terminal and press Ctrl-C as soon as `until` appears; what it wrote is `out`."""
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background has it ignored
         os.execv(sys.executable, [sys.executable, "-m", *command])
     written, pressed = b"", False
     while part := _read(terminal):
