@@ -31,11 +31,15 @@ class TokenAxis:
     furthest: int
 
     LEAST = 0.2
+    NEARLY = 0.005
 
     @cached_property
     def _knots(self) -> tuple[np.ndarray, np.ndarray]:
         """Tokens at the ends of the experiences and their places on the axis, 0 to 1."""
         inside = [end for end in self.ends if end < self.furthest]
+        # Budgets end at whole rows, so runs alike end some tokens apart: that is no experience of its own.
+        if inside and inside == list(self.ends) and inside[-1] > (1 - self.NEARLY) * self.furthest:
+            inside.pop()
         tokens = np.array([0, *dict.fromkeys(inside), max(self.furthest, 1)], dtype=float)
         shares = np.diff(tokens) / tokens[-1]
         least = min(self.LEAST, 0.6 / len(shares))

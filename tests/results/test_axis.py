@@ -63,3 +63,9 @@ def test_a_run_with_more_tokens_than_the_stream_widens_the_last_part():
     axis = TokenAxis(ends=(100, 200), furthest=300)
     assert axis.fraction(300) == pytest.approx(1 - axis.fraction(0))
     assert axis.boundaries == [100, 200]
+
+
+def test_an_end_a_few_tokens_before_the_furthest_is_no_boundary():
+    axis = TokenAxis(ends=(499_940, 609_910), furthest=609_920)
+    assert axis.boundaries == [499_940]
+    assert not axis.stretched and axis.ticks()[-1] == 600_000
