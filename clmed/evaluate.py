@@ -23,7 +23,7 @@ from clmed.evaluation.benchmarks import load_benchmark
 from clmed.evaluation.evaluator import fitting_prompts, make_benchmarks, told, write_measurement
 from clmed.evaluation.record import record
 from clmed.evaluation.scoring import longest
-from clmed.experiment import environment
+from clmed.lifetime import environment
 from clmed.planning import duration
 from clmed.results.rundir import RunDirectory
 from clmed.results.table import evaluation_table

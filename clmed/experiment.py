@@ -3,17 +3,9 @@
 configuration -> rows -> base model -> measure -> train and measure, experience by experience -> table, curves, model
 """
 
-import os
-import platform
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,13 +17,14 @@ from clmed.config import ExperimentConfig, dump, resolve
 from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
 from clmed.data.rows import tokenizer_fingerprint
-from clmed.errors import LostRankError, StoppedError, UserError
+from clmed.errors import UserError
 from clmed.evaluation.contamination import asked, contaminated, whole_exams
 from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
 from clmed.evaluation.floors import Floors
 from clmed.evaluation.scoring import longest
 from clmed.evaluation.trackers import TrainingValues, trackers
+from clmed.lifetime import asked_to_stop, recorded, versions
 from clmed.lineage import find_shared, lineage, register, take_up
 from clmed.planning import PhasePlan, Plan, duration
 from clmed.planning.gpus import peak_of
@@ -54,8 +47,6 @@ from clmed.training.trainer import ContinualTrainer
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check
 from clmed.voice import Voice
-
-PACKAGES = ("clmed", "torch", "transformers", "datasets", "avalanche-lib", "numpy")
 
 
 def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = False) -> RunDirectory:
@@ -170,8 +161,8 @@ def _run(
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))
     found = checkpoints.latest() if going_on else None
     with (
-        _asked_to_stop(trainer),
-        _recorded(config, world, directory, overwrite or going_on, found, voice),
+        asked_to_stop(trainer),
+        recorded(config, world, directory, overwrite or going_on, found, voice),
         lost_rank_told(world),
         checkpoints,
     ):
@@ -183,7 +174,7 @@ def _run(
             strategies=strategies,
             stream=scenario.streams["train"],
             benchmarks=benchmarks,
-            versions=_versions(),
+            versions=versions(),
             start=start,
             left_out=dropped,
         )
@@ -244,73 +235,6 @@ def _begun_elsewhere(
     done = ", ".join(list(dict.fromkeys(row["experience"] for row in directory.training())))
     voice.say(f"taken from {shared.run.path}, which has done the same: {done}")
     return checkpoints.latest(), start
-
-
-@contextmanager
-def _asked_to_stop(trainer: ContinualTrainer) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop.
-
-    On several ranks the first Ctrl-C is the last signal that counts: torchrun passes it on once more, and then SIGTERM,
-    which would cut short what the ranks still have to write.
-    """
-
-    def ask(*_: object) -> None:
-        trainer.stop_asked = True
-
-    def interrupt(*_: object) -> None:
-        for which in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(which, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGUSR1: ask}
-    if trainer.world.ranks > 1:
-        handlers[signal.SIGINT] = interrupt
-    before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            if signal.getsignal(which) is not signal.SIG_IGN:
-                signal.signal(which, handler)
-
-
-@contextmanager
-def _recorded(
-    config: ExperimentConfig,
-    world: World,
-    directory: RunDirectory,
-    overwrite: bool,
-    found: Found | None,
-    voice: Voice,
-) -> Iterator[None]:
-    """Make the run directory, or take it up at a checkpoint, and write there how the work inside ends."""
-    if not world.main:
-        yield
-        return
-    if found is None:
-        RunDirectory.create(directory.path, dump(config), environment(world), overwrite)
-        voice.write_to(directory.log)
-    else:
-        place, steps = found.values["place"], found.values["clock"]["train_iterations"]
-        directory.go_on(points=place["point"], steps=steps)
-        voice.write_to(directory.log)
-        voice.say(f"going on from {found.path}: step {steps}, {place['tokens']:,} domain tokens")
-    try:
-        yield
-    except BaseException as error:
-        reason = str(error) if isinstance(error, UserError | LostRankError) else f"{type(error).__name__}: {error}"
-        with suppress(UserError):  # of a full disk, which must not hide what came first
-            if isinstance(error, StoppedError):
-                reason = str(error)
-                voice.say(f"{reason}; the same command goes on from there")
-            elif isinstance(error, KeyboardInterrupt):
-                reason = "interrupted"
-                voice.say(f"interrupted; what was trained and measured so far is in {directory.path}")
-            else:
-                voice.note(reason)
-            directory.set_status("stopped", reason)
-        raise
-    directory.set_status("complete")
 
 
 def _peak(world: World, config: ExperimentConfig) -> float | None:
@@ -375,20 +299,3 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
         figures = plot_runs([directory.path])
         voice.say(f"\ncurves   {', '.join(map(str, figures))}")
     voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")
-
-
-def environment(world: World) -> dict[str, object]:
-    """What a result may depend on besides the configuration."""
-    return {
-        "versions": _versions(),
-        "machine": platform.platform(),
-        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor(),
-        "ranks": world.ranks,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "command": sys.argv,
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}

@@ -23,7 +23,7 @@ FLOORS = [
     {"clmed.shards", "clmed.strategy", "clmed.voice"},
     {"clmed.stream"},
     {"clmed.evaluation", "clmed.training"},
-    {"clmed.lineage", "clmed.validation", "strategies"},
+    {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
     {"clmed.benchmark_options", "clmed.evaluate"},
     {"clmed.cli"},

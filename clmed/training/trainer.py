@@ -1,63 +1,44 @@
 """ContinualTrainer: Avalanche's callbacks around the training step of a language model.
 
-One iteration is one optimizer step. Within it the rows arrive in micro-batches; gradients are summed over micro-batches
-and ranks, so that the step's loss is the sum over all its rows of weight x summed token losses (clmed/data/batches.py).
-Callbacks of one step, in order: before_training_iteration; per micro-batch before_forward, after_forward,
-before_backward; then once, when gradients are final local shards, after_backward; before_update, after_update,
-after_training_iteration; and only then, where one is due, a measurement. Where gradients overflow fp16 the step is
-left out on all ranks: no after_backward, before_update, after_update.
+One iteration is one optimizer step (clmed/training/step.py tells of it). After its after_training_iteration, and only
+then, follows a measurement where one is due, then a checkpoint.
 """
 
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
-import torch
-import torch.distributed as dist
 from avalanche.evaluation import PluginMetric
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.templates import BaseSGDTemplate
 from avalanche.training.templates.base import BaseTemplate
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from clmed.config import ExperienceConfig
-from clmed.data.batches import Batch, row_batch
-from clmed.data.corpus import Corpus, reservoir
-from clmed.data.packing import IGNORED
-from clmed.data.rows import Part
+from clmed.data.corpus import Corpus
 from clmed.errors import StoppedError
 from clmed.results.start import Start
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
-from clmed.training.flops import flops_per_token
-from clmed.training.loss import row_losses
 from clmed.training.optimizer import carry_on, make_optimizer
-from clmed.training.precision import DivergedError, LossScaler
-from clmed.training.schedule import learning_rate
-from clmed.training.sharding import World, any_rank, first_rank_says
+from clmed.training.precision import LossScaler
+from clmed.training.sharding import World, first_rank_says
+from clmed.training.step import StepTrainer
 
 
-class ContinualTrainer(BaseSGDTemplate):
+class ContinualTrainer(StepTrainer):
     """Trains a causal language model on a stream of experiences and measures it at every measurement point.
 
     model: already on its device, and sharded where `world` has a mesh.
     benchmarks: what is measured before the first experience, at milestones inside and after each.
     checkpoints: where to save after every `save_every` steps, every experience and the steps that reach the domain
         tokens `keep_at`; None saves nothing. The last stay, and with `keep_ends` those of the experiences.
-    scaler: of the loss, where the model computes in fp16.
     floors: says of a measurement point why the run must stop there, or nothing; asked on the first rank.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
 
-    model: PreTrainedModel
-    optimizer: Any  # None before the first experience
     experience: Experience | BenchmarkExperience | None
 
     def __init__(
@@ -80,26 +61,23 @@ class ContinualTrainer(BaseSGDTemplate):
     ) -> None:
         super().__init__(
             model=model,
-            optimizer=None,  # made at each experience's start
-            device=world.device,
+            world=world,
+            corpus=corpus,
+            scaler=scaler,
             plugins=[*strategies, *watchers],
             # The idle logger keeps Avalanche from warning that there is none; loggers belong to the first rank.
             evaluator=EvaluationPlugin(*metrics, loggers=[*loggers, BaseLogger()] if world.main else []),
         )
-        self.world, self.corpus, self.benchmarks = world, corpus, list(benchmarks)
+        self.benchmarks = list(benchmarks)
         self.point = 0
         self.tokens = self.all_tokens = self.bytes = 0
-        self.flops = 0.0
-        self.flops_per_token = flops_per_token(model, corpus.length)
-        self.log: dict[str, float] = {}  # what the watchers write after each step; strategies may add to it
         self.is_last_experience = False
         self.measured_experience, self.measured_final = "", False
-        self.checkpoints, self.save_every, self.scaler = checkpoints, save_every, scaler
+        self.checkpoints, self.save_every = checkpoints, save_every
         self.keep_at, self.keep_ends = keep_at, keep_ends
         self.train_seconds, self.since = 0.0, time.perf_counter()  # without measurements
         self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
-        self.stop_asked = self.stop_agreed = False
         self.floors, self.stop_reason = floors, ""
 
     # ------------------------------------------------------------------ the stream
@@ -222,160 +200,13 @@ class ContinualTrainer(BaseSGDTemplate):
             if stop:
                 self._stop(stop)
 
+    def _wants_to_stop(self) -> bool:
+        return super()._wants_to_stop() or (self.checkpoints is not None and self.checkpoints.failed)
+
     def _stop(self, reason: str) -> NoReturn:
         if self.checkpoints is not None:
             self.checkpoints.wait()
         raise StoppedError(reason)
-
-    # ------------------------------------------------------------------ one optimizer step
-
-    def _training_step(self, step: int, window: list[Batch], experience: Experience, **kwargs: Any) -> None:
-        self.log = {}
-        self._before_training_iteration(**kwargs)
-        lr = learning_rate(step, len(experience.batches), experience.config.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad()
-        sources = experience.batches.mixture.sources
-        sums = torch.zeros(1 + len(sources), 4, device=self.device)  # the step's, then each source's
-        for index, self.mbatch in enumerate(window):
-            self._unpack_minibatch()
-            self._sync_gradients(index == len(window) - 1)
-            self._before_forward(**kwargs)
-            self.mb_output = self.forward()
-            self._after_forward(**kwargs)
-            self.loss = self.criterion()
-            self._add_source_losses(sums)
-            self._before_backward(**kwargs)
-            sums[0, 0] += self.loss.detach()
-            # FSDP averages gradients over the ranks; the loss is a sum over them.
-            self.loss = self.loss * self.world.ranks * self._scale
-            self.backward()
-        self.flops += self.flops_per_token * window[0]["input_ids"].numel() * len(window) * self.world.ranks
-        # One rank that is asked to stop, or could not save, stops all, and one with an overflow makes all skip: at the
-        # same step.
-        failed = self.checkpoints is not None and self.checkpoints.failed
-        sums[0, 1:3] = torch.tensor([self.stop_asked or failed, self._unscale()])
-        if self.world.mesh is not None:
-            dist.all_reduce(sums)
-        self.stop_agreed = bool(sums[0, 1] > 0)
-        self._log_losses(sources, sums, lr)
-        if self._skips(overflow=bool(sums[0, 2] > 0)):
-            return
-        self._after_backward(**kwargs)
-        norm = self._clip(experience.config.optimizer.clip)
-        self._refuse_nan(step, sums[0, 0].item(), norm, experience.config)
-        self.log["grad_norm"] = norm
-        self._before_update(**kwargs)
-        self.optimizer_step()
-        self._after_update(**kwargs)
-
-    def _unpack_minibatch(self) -> None:
-        assert self.mbatch is not None
-        self.mbatch = {key: value.to(self.device, non_blocking=True) for key, value in self.mbatch.items()}
-
-    def forward(self) -> Tensor:
-        """Logits (micro, length, vocabulary). No attention mask: with restarting position ids transformers keeps packed
-        documents apart, and any mask or cache given would silently join them."""
-        assert self.mbatch is not None
-        return self.model(
-            input_ids=self.mbatch["input_ids"], position_ids=self.mbatch["position_ids"], use_cache=False
-        ).logits
-
-    def criterion(self) -> Tensor:
-        """Sum over rows of weight x weighted token losses (nats)."""
-        assert self.mbatch is not None and self.mb_output is not None
-        self.row_losses = row_losses(self.mb_output, self.mbatch["labels"], self.mbatch["weights"])
-        return (self.row_losses * self.mbatch["weight"]).sum()
-
-    def _add_source_losses(self, sums: Tensor) -> None:
-        assert self.mbatch is not None
-        counts = (self.mbatch["labels"] != IGNORED).sum(dim=1).float()
-        mass = self.mbatch["weights"].sum(dim=1)
-        columns = torch.stack([self.row_losses.detach(), counts, mass, self.mbatch["weight"] * mass], dim=1)
-        sums[1:].index_add_(0, self.mbatch["source"], columns)
-
-    def _log_losses(self, sources: Sequence[str], sums: Tensor, lr: float) -> None:
-        """The step's loss; and each source's mean loss, supervised tokens and share of the step's loss."""
-        self.log |= {"loss": sums[0, 0].item(), "lr": lr}
-        for name, (nats, supervised, mass, weight) in zip(sources, sums[1:].tolist(), strict=True):
-            if supervised:
-                self.log |= {
-                    f"loss/{name}": nats / mass,
-                    f"supervised/{name}": supervised,
-                    f"share/{name}": weight,
-                }
-
-    def _sync_gradients(self, last: bool) -> None:
-        """Under FSDP gradients are reduced with the window's last micro-batch only."""
-        if self.world.mesh is not None:
-            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
-
-    @property
-    def _scale(self) -> float:
-        return 1.0 if self.scaler is None else self.scaler.scale
-
-    def _unscale(self) -> bool:
-        """Bring the gradients back to scale; whether one of this rank's overflowed."""
-        return self.scaler is not None and self.scaler.unscale(self.model)
-
-    def _skips(self, overflow: bool) -> bool:
-        """Whether this step is left out, on all ranks; what the next one's loss is scaled by is settled here."""
-        if self.scaler is None:
-            return False
-        self.log |= {"loss_scale": self.scaler.scale, "overflow": float(overflow)}
-        self.scaler.update(overflow)
-        return overflow
-
-    def _clip(self, limit: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-
-    def _refuse_nan(self, step: int, loss: float, norm: float, config: ExperienceConfig) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(
-                f"Experience {config.name!r}, step {step + 1}: the loss is {loss} and the gradient norm {norm}, so "
-                f"training stops before this step changes the weights. A lower learning rate (now "
-                f"{config.optimizer.lr:g}) or a longer warm-up usually helps."
-            )
-
-    # ------------------------------------------------------------------ for strategies
-
-    def sample_rows(self, sources: Sequence[str], *, part: Part, rows: int) -> list[Batch]:
-        """A uniform sample of at most `rows` rows of a part of several sources, one row a batch.
-
-        It is the same on every rank and for every run: what it is used for can be compared.
-        """
-        sample = reservoir({name: self.corpus.rows(name, part) for name in sources}, rows, seed=0)
-        return [row_batch(sample, index) for index in range(len(sample))]
-
-    def add_loss(self, values: Tensor) -> None:
-        """In `before_backward`: add to the step's loss the mean over all its rows of `values`, one for each row here.
-
-        values: (micro,). The mean is over all micro-batches and ranks, so the same for any number of them; rows that
-        only fill up a micro-batch do not count.
-        """
-        assert self.mbatch is not None
-        self.loss = self.loss + (values * self.mbatch["part"]).sum()
-
-    def row_gradient(self, batch: Batch) -> None:
-        """Set the gradient to that of one row's (weighted) mean token loss, without dropout, the same on every rank."""
-        self.model.eval()
-        self._sync_gradients(True)
-        batch = {key: value.to(self.device) for key, value in batch.items()}
-        mass = batch["weights"].sum()
-        mass = torch.where(mass > 0, mass, 1)
-        overflow = True
-        while overflow:  # fp16: until the scale is small enough for this row
-            self.optimizer.zero_grad()
-            output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-            losses = row_losses(output.logits, batch["labels"], batch["weights"])
-            (losses.sum() / mass * self._scale).backward()
-            overflow = self.scaler is not None and any_rank(self.world, self._unscale())
-            if overflow and self.scaler is not None:
-                self.scaler.update(overflow)
-        self.model.train()
-        self.flops += self.flops_per_token * batch["input_ids"].numel() * self.world.ranks
 
     # ------------------------------------------------------------------ measuring
 

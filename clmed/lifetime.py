@@ -1,0 +1,107 @@
+"""How a run begins and ends in its directory: what it ran on, what stops it, what is written of its end."""
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from clmed.config import ExperimentConfig, dump
+from clmed.errors import LostRankError, StoppedError, UserError
+from clmed.results.rundir import RunDirectory
+from clmed.training.checkpoint import Found
+from clmed.training.sharding import World
+from clmed.training.step import StepTrainer
+from clmed.voice import Voice
+
+PACKAGES = ("clmed", "torch", "transformers", "datasets", "avalanche-lib", "numpy")
+
+
+@contextmanager
+def asked_to_stop(trainer: StepTrainer) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop.
+
+    On several ranks the first Ctrl-C is the last signal that counts: torchrun passes it on once more, and then SIGTERM,
+    which would cut short what the ranks still have to write.
+    """
+
+    def ask(*_: object) -> None:
+        trainer.stop_asked = True
+
+    def interrupt(*_: object) -> None:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGUSR1: ask}
+    if trainer.world.ranks > 1:
+        handlers[signal.SIGINT] = interrupt
+    before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            if signal.getsignal(which) is not signal.SIG_IGN:
+                signal.signal(which, handler)
+
+
+@contextmanager
+def recorded(
+    config: ExperimentConfig,
+    world: World,
+    directory: RunDirectory,
+    overwrite: bool,
+    found: Found | None,
+    voice: Voice,
+) -> Iterator[None]:
+    """Make the run directory, or take it up at a checkpoint, and write there how the work inside ends."""
+    if not world.main:
+        yield
+        return
+    if found is None:
+        RunDirectory.create(directory.path, dump(config), environment(world), overwrite)
+        voice.write_to(directory.log)
+    else:
+        place, steps = found.values["place"], found.values["clock"]["train_iterations"]
+        directory.go_on(points=place["point"], steps=steps)
+        voice.write_to(directory.log)
+        voice.say(f"going on from {found.path}: step {steps}, {place['tokens']:,} domain tokens")
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, UserError | LostRankError) else f"{type(error).__name__}: {error}"
+        with suppress(UserError):  # of a full disk, which must not hide what came first
+            if isinstance(error, StoppedError):
+                reason = str(error)
+                voice.say(f"{reason}; the same command goes on from there")
+            elif isinstance(error, KeyboardInterrupt):
+                reason = "interrupted"
+                voice.say(f"interrupted; what was trained and measured so far is in {directory.path}")
+            else:
+                voice.note(reason)
+            directory.set_status("stopped", reason)
+        raise
+    directory.set_status("complete")
+
+
+def environment(world: World) -> dict[str, object]:
+    """What a result may depend on besides the configuration."""
+    return {
+        "versions": versions(),
+        "machine": platform.platform(),
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor(),
+        "ranks": world.ranks,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a result may depend on, and of Python."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
