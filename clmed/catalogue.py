@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import keyword
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from clmed.complaints import did_you_mean, shown
 from clmed.errors import UserError
 
 GROUP = "clmed.strategies"
+FAMILIES = ("references", "data", "regularisation", "architecture", "weight space", "schedule")
+FIELDS = "Family|Source|Experimental"
+# What a docstring says in one of them: from a line that begins so to an empty line or the next of them.
+FIELD = re.compile(rf"\n({FIELDS}):(.*?)(?=\n\s*\n|\n(?:{FIELDS}):|\Z)", re.DOTALL)
 STRATEGY = "clmed.strategy.Strategy"
 
 
@@ -57,10 +62,28 @@ class StrategyInfo:
         return self.doc.partition("\n")[0]
 
     @property
+    def family(self) -> str:
+        """Which of the families it belongs to: what follows "Family:"; empty where nothing does."""
+        return self._field("Family")
+
+    @property
     def source(self) -> str:
-        """The paper: the paragraph of the docstring that starts with "Source:"."""
-        _, found, rest = f"\n{self.doc}".partition("\nSource:")
-        return " ".join(rest.partition("\n\n")[0].split()) if found else ""
+        """The paper: what follows "Source:"."""
+        return self._field("Source")
+
+    @property
+    def experimental(self) -> str:
+        """Why its paper's claim is not taken for shown here: what follows "Experimental:"."""
+        return self._field("Experimental")
+
+    @property
+    def text(self) -> str:
+        """The docstring without these."""
+        return re.sub(r"\n{3,}", "\n\n", FIELD.sub("", f"\n{self.doc}")).strip()
+
+    def _field(self, name: str) -> str:
+        found = [text for field, text in FIELD.findall(f"\n{self.doc}") if field == name]
+        return " ".join(found[0].split()) if found else ""
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ import click
 
 from clmed import __version__
 from clmed.errors import LostRankError, StoppedError, UserError
+from clmed.strategy_commands import strategies
 
 FILE = click.Path(path_type=Path)
 ORDER = "clmed.order"
@@ -46,6 +47,9 @@ def commands() -> None:
     On several processes (FSDP):
       torchrun --nproc_per_node 8 -m clmed run experiment.yaml
     """
+
+
+commands.add_command(strategies)
 
 
 @commands.command()
@@ -326,40 +330,6 @@ def inspect(file: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     console = Console()
     for part in renderables(report):
         console.print(part, soft_wrap=isinstance(part, Text))
-
-
-@commands.command()
-def strategies() -> None:
-    """List the strategies against forgetting, with their parameters, defaults and papers.
-
-    In an experiment file they stand in the section `strategy`, and act in the order given there:
-
-    \b
-      strategy:
-        replay: {ratio: 0.05, from: [general]}
-        my_methods.py:Mine: {strength: 1.0}      # a class of your own
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from clmed import catalogue
-
-    table = Table("name", "what it does", "parameters", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in catalogue.names():
-        try:
-            info = catalogue.find(name)
-        except UserError as error:  # a broken package of somebody's must not hide the others
-            table.add_row(name, Text(f"cannot be read: {error}"))
-            continue
-        parameters = [
-            f"{key}: {parameter.annotation} " + ("(required)" if parameter.required else f"= {parameter.default}")
-            for key, parameter in info.parameters.items()
-        ]
-        # Text, not str: rich would take list[str] for markup.
-        table.add_row(name, Text(info.summary), Text("\n".join(parameters)), Text(info.source))
-    Console().print(table)
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ the trainer (`trainer.model`, `trainer.optimizer`, `trainer.corpus`, `trainer.ex
 step, when gradients are final local shards). Several strategies act in the order of the YAML.
 
 Its parameters in the YAML are the keyword-only arguments of its `__init__`, with their types and defaults; a trailing
-underscore is dropped (`from_` is `from:` in the YAML). The first line of its docstring is its summary, a line that
-starts with `Source:` its paper.
+underscore is dropped (`from_` is `from:` in the YAML). The first line of its docstring is its summary; a line that
+starts with `Family:` says among which it is listed, one with `Source:` its paper, and one with `Experimental:` why it
+has not been seen to do what its paper says.
 """
 
 from collections.abc import Mapping, Sequence

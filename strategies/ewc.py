@@ -28,6 +28,7 @@ class EWC(Strategy):
     Every rank computes the gradient of the same row, so that the reduced gradient is that row's and its square
     is exact for any number of ranks.
 
+    Family: regularisation
     Source: Kirkpatrick et al., 2017, arXiv 1612.00796; online: Schwarz et al., 2018, arXiv 1805.06370
     """
 

@@ -16,6 +16,7 @@ class Interleave(Strategy):
     Where replay mixes both into each gradient, here each gradient is of one distribution. The general steps are spread
     evenly: at no step are there more or fewer of them than their share, to one step.
 
+    Family: data
     Source: Chen et al., 2023, "HuatuoGPT-II", arXiv 2311.09774 (one-stage training; the fixed alternation is ours)
     """
 

@@ -17,6 +17,7 @@ class Joint(Strategy):
     Every source keeps the budget of its experience; the general sources of `from` are passed over `general_epochs`
     times. The optimizer settings are the first experience's. All sources are mixed evenly from first to last step.
 
+    Family: references
     Source: the usual upper reference (Chaudhry et al., 2018, arXiv 1801.10112, define intransigence against it)
     """
 

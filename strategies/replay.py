@@ -22,6 +22,7 @@ class Replay(Strategy):
     smallest keys, where a row's key is a random number that depends on the seed, the source and the row alone. So it
     is a function of (seed, past experiences) and is never stored.
 
+    Family: data
     Source: Ibrahim et al., 2024, "Simple and Scalable Strategies to Continually Pre-train", arXiv 2403.08763
     """
 

@@ -25,13 +25,16 @@ FLOORS = [
     {"clmed.evaluation", "clmed.training"},
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
-    {"clmed.benchmark_options", "clmed.evaluate"},
+    {"clmed.benchmark_options", "clmed.evaluate", "clmed.strategy_commands"},
     {"clmed.cli"},
     {"clmed.__main__"},
 ]
 # `data_root: miniworld` is a folder that has to be made before a path in it can be looked at.
 UPWARD = {("clmed.config.loading", "clmed.data.miniworld")}
-LIGHT = ("clmed.cli", "clmed.config", "clmed.validation", "clmed.catalogue", "clmed.results", "clmed.planning")
+LIGHT = (
+    "clmed.cli", "clmed.strategy_commands", "clmed.config", "clmed.validation", "clmed.catalogue", "clmed.results",
+    "clmed.planning",
+)  # fmt: skip
 HEAVY = {"torch", "avalanche", "transformers", "datasets", "accelerate", "matplotlib", "sklearn"}
 
 

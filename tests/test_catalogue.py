@@ -26,8 +26,11 @@ class Mine:
 
     More about it.
 
+    Family: weight space
     Source: Author et al., 2020, "A title",
         arXiv 2001.00001
+    Experimental: its gain was not
+        seen here.
 
     Not the source.
     """
@@ -64,6 +67,8 @@ def test_a_class_is_read_without_being_imported(mine: str) -> None:
     assert (info.class_name, info.path) == ("Mine", Path(mine))
     assert info.summary == "Keep what matters."
     assert info.source == 'Author et al., 2020, "A title", arXiv 2001.00001'
+    assert (info.family, info.experimental) == ("weight space", "its gain was not seen here.")
+    assert info.text == "Keep what matters.\n\nMore about it.\n\nNot the source."
     names = ["ratio", "from", "past", "memory", "mode", "seed", "old", "shares", "limit", "quoted"]
     assert list(info.parameters) == names
     assert [name for name in names if info.parameters[name].required] == ["from"]
@@ -279,6 +284,7 @@ def test_built_ins_describe_themselves(name: str) -> None:
     info: StrategyInfo = catalogue.find(name)
     assert info.summary.endswith(".")
     assert info.source
+    assert info.family in catalogue.FAMILIES, "a line `Family: ...` in its docstring"
     assert info.path.parent.name == "strategies"
     assert all(parameter.annotation != "Any" for parameter in info.parameters.values())
 

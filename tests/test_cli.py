@@ -68,6 +68,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, package: ModuleType, name: str, **
         ["--version"],
         ["run", "--help"],
         ["strategies"],
+        ["strategies", "show", "ewc"],
         ["validate", "good.yaml"],
         ["plan", "--help"],
         ["evaluate", "-h"],
@@ -122,6 +123,8 @@ def test_the_examples_of_the_help_are_valid(command: str) -> None:
         (["plot"], "Missing argument 'RUN...'"),
         (["validate", "seed=1"], "Missing argument 'FILE...'"),
         (["walk"], "No such command 'walk'"),
+        (["strategies", "show", "ewk"], "no strategy 'ewk'; did you mean 'ewc'?"),
+        (["strategies", "show"], "Missing argument 'NAME'"),
     ],
 )
 def test_mistakes_end_with_2_and_no_traceback(folder: Path, arguments: list[str], message: str) -> None:
