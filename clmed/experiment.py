@@ -155,6 +155,7 @@ def _run(
         ).look,
         save_every=config.training.save_every,
         scaler=LossScaler() if config.training.precision == "fp16" else None,
+        reduce_each=config.training.reduce_gradients == "micro_batch",
         keep_at=config.training.keep_at,
         keep_ends=config.training.share_experiences,
     )

@@ -7,7 +7,8 @@ keys (and values), T the tokens of a micro-batch, s the length of a row, V the v
     weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep; all of it
       is in the host's memory with cpu_offload
     gathered: c (root + 2 blocks), what FSDP2 has together to compute: the root, a block and the next one
-    gradients on their way: (c + 4)(root + block); with accumulation 4 P more: FSDP2 keeps unreduced sums whole
+    gradients on their way: (c + 4)(root + block); with accumulation sums not yet reduced: 4 P more with
+      `reduce_gradients: step`, else 4 S where copies of the model meet only with the last micro-batch
     activations: T c (9 h + 2 k + 4 i) a block (16-bit: 8 h T more, as norms compute in fp32), kept for every block, or
       with activation checkpointing for one, and c h T a block; T s (1 + c) for the mask that keeps documents apart
     logits: 12 V T (the logits, their log-softmax and its gradient, in fp32)
@@ -158,7 +159,15 @@ class Estimate:
             return {}
         block, root = (shapes.numbers(tensors) for tensors in (shape.block, shape.root))
         found = {"gathered weights": c * (root + 2.0 * block), "gradients on their way": (c + 4.0) * (root + block)}
-        return found | ({"unreduced sums": 4.0 * shape.parameters} if self.accumulation > 1 else {})
+        return found | ({"unreduced sums": self._unreduced} if self.accumulation > 1 and self._unreduced else {})
+
+    @property
+    def _unreduced(self) -> float:
+        """Bytes of the sums over micro-batches that are not reduced before the last one."""
+        if self.config.training.reduce_gradients == "step":
+            return 4.0 * self.shape.parameters
+        shards = self.config.training.shard_ranks
+        return 4.0 * self.shape.shard(shards) if shards and shards < self.ranks else 0.0
 
     def _block_values(self) -> float:
         """Values that one block keeps for its backward, per token."""

@@ -115,9 +115,8 @@ def _suggestions(plan: Estimate) -> Iterator[RenderableType]:
         return
     table, found = _pairs(), list(_ways_out(plan))
     for what, better in found:
-        batch = " (with smaller steps)" if better.rows < plan.rows else ""
         outcome = "fits" if better.fits else "still too much"
-        table.add_row("try", f"{_gib(better.peak)} GiB, {outcome}: {what}{batch}")
+        table.add_row("try", f"{_gib(better.peak)} GiB, {outcome}: {what}")
     if not any(better.fits for _, better in found):
         table.add_row("", "None of these fits: a smaller model, shorter rows, or a GPU with more memory is needed.")
     yield Text()
@@ -143,12 +142,10 @@ def _ways_out(plan: Estimate) -> Iterator[tuple[str, Estimate]]:
 
 
 def _changes(plan: Estimate) -> Iterator[tuple[str, object]]:
-    training = plan.config.training
     yield "precision", "bf16" if "bf16" in plan.gpu.peaks else "fp16"
     yield "activation_checkpointing", True
+    yield "reduce_gradients", "micro_batch"
     yield "micro_batch_size", 1
-    if plan.accumulation > 1 or training.micro_batch_size > 1:
-        yield "tokens_per_step", plan.ranks * training.sequence_length  # one micro-batch: no unreduced sums
     yield "cpu_offload", True
 
 

@@ -37,6 +37,7 @@ class StepTrainer(BaseSGDTemplate):
 
     model: already on its device, and sharded where `world` has a mesh.
     scaler: of the loss, where the model computes in fp16.
+    reduce_each: reduce the gradients of each micro-batch to shards, instead of their whole sum once a step.
     flops: of all that was computed so far, on all ranks.
     log: what the watchers write after each step; strategies may add to it.
     """
@@ -51,11 +52,12 @@ class StepTrainer(BaseSGDTemplate):
         world: World,
         corpus: Corpus,
         scaler: LossScaler | None,
+        reduce_each: bool,
         plugins: Sequence[Any],
         evaluator: EvaluationPlugin,
     ) -> None:
         super().__init__(model=model, optimizer=None, device=world.device, plugins=[*plugins], evaluator=evaluator)
-        self.world, self.corpus, self.scaler = world, corpus, scaler
+        self.world, self.corpus, self.scaler, self.reduce_each = world, corpus, scaler, reduce_each
         self.flops = 0.0
         self.flops_per_token = flops_per_token(model, corpus.length)
         self.log: dict[str, float] = {}
@@ -142,9 +144,10 @@ class StepTrainer(BaseSGDTemplate):
                 }
 
     def _sync_gradients(self, last: bool) -> None:
-        """Under FSDP gradients are reduced with the window's last micro-batch only."""
+        """Under FSDP: whether this micro-batch's gradients are reduced; copies of the model meet with the last only."""
         if self.world.mesh is not None:
-            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            self.model.set_requires_gradient_sync(last or self.reduce_each)  # type: ignore[operator]
+            self.model.set_requires_all_reduce(last)  # type: ignore[operator]
 
     @property
     def _scale(self) -> float:

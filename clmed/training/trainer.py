@@ -55,6 +55,7 @@ class ContinualTrainer(StepTrainer):
         checkpoints: Checkpoints | None = None,
         save_every: int = 500,
         scaler: LossScaler | None = None,
+        reduce_each: bool = True,
         keep_at: Sequence[int] = (),
         keep_ends: bool = False,
         floors: Callable[[int], str] | None = None,
@@ -64,6 +65,7 @@ class ContinualTrainer(StepTrainer):
             world=world,
             corpus=corpus,
             scaler=scaler,
+            reduce_each=reduce_each,
             plugins=[*strategies, *watchers],
             # The idle logger keeps Avalanche from warning that there is none; loggers belong to the first rank.
             evaluator=EvaluationPlugin(*metrics, loggers=[*loggers, BaseLogger()] if world.main else []),

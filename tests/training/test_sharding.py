@@ -121,6 +121,46 @@ def test_replicas_and_shards_equal_one_process(tokenizer, make_model, alone, tmp
     assert all(torch.equal(exported[name], weight) for name, weight in model.named_parameters())
 
 
+def test_gradients_reduced_once_a_step_or_with_each_micro_batch(tokenizer, make_model, tmp_path):
+    """The same weights as in one process; only the former keeps whole gradients between micro-batches."""
+
+    def work(world):
+        found = {}
+        for reduce_each in (True, False):
+            training = {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": 2}
+            config = small_config({}, evaluation={"gain": [], "retention": []}, training=training)
+            trainer = make_trainer(config, make_model(2), tokenizer, world, reduce_each=reduce_each)
+            held = _BetweenMicroBatches()
+            trainer.plugins.append(held)
+            trainer.train(trainer.stream)
+            found[reduce_each] = {"whole": held.whole, "weights": full_state(trainer.model)}
+        return found
+
+    two, one = on_ranks(2, work, tmp_path), work(World())
+    assert two[True]["whole"] == {False} and two[False]["whole"] == {True}
+    for reduce_each in (True, False):
+        for name, weight in one[True]["weights"].items():
+            torch.testing.assert_close(two[reduce_each]["weights"][name], weight, rtol=0, atol=1e-5)
+
+
+class _BetweenMicroBatches:
+    """Whether FSDP holds gradients that are not reduced, when a step's second micro-batch begins."""
+
+    supports_distributed = True
+
+    def __init__(self):
+        self.whole, self.before = set(), 0
+
+    def before_training_iteration(self, trainer, **kwargs):
+        self.before = 0
+
+    def before_forward(self, trainer, **kwargs):
+        self.before += 1
+        if self.before == 2 and trainer.world.ranks > 1:
+            (group,) = trainer.model._get_fsdp_state()._fsdp_param_groups
+            self.whole.add(any(parameter.unsharded_accumulated_grad is not None for parameter in group.fsdp_params))
+
+
 def _scalars(world, tokenizer, make_model, folder):
     """What strategies reduce: sum of squares, a penalty, the Fisher of some rows; and the model, exported."""
     training = {"sequence_length": 64, "tokens_per_step": 1024}
@@ -176,7 +216,7 @@ def test_one_process_instead_of_several_is_refused():
         refuse_lost_ranks({"MASTER_ADDR": "127.0.0.1", **launched})
 
 
-@pytest.mark.parametrize("setting", [{"precision": "fp16"}, {"shard_ranks": 2}, {"cpu_offload": True}])
+@pytest.mark.parametrize("setting", [{"precision": "fp16"}, {"shard_ranks": 2}, {"cpu_offload": True}, {"reduce_gradients": "step"}])
 def test_what_needs_shards_is_refused_without(setting):
     with pytest.raises(ValueError, match="sharding full or auto"):
         TrainingConfig.model_validate({"sequence_length": 8, "tokens_per_step": 8, "sharding": "none", **setting})
