@@ -21,7 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # as `clmed run` sets it
 import numpy as np
 from measure import Pass, conditions, markdown, megabytes, ratio, speed, take_turns
 from training import StepClock
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
 from clmed.config import ExperimentConfig
 from clmed.data import formats
@@ -153,6 +153,7 @@ def padded(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, few: Pa
         disable_tqdm=True,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=counted)
+    trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start

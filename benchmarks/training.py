@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # as `clmed run` sets it
 import torch
 from measure import Pass, Variants, conditions, markdown, megabytes, ratio, speed, take_turns
 from torch.nn.functional import cross_entropy, pad
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
 from clmed.config import ExperimentConfig
 from clmed.data.batches import Batch
@@ -147,6 +147,7 @@ def huggingface(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase) ->
         disable_tqdm=True,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows)
+    trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()
     return Pass(done=amounts(experience), seconds=time.perf_counter() - start)

@@ -216,7 +216,9 @@ def test_one_process_instead_of_several_is_refused():
         refuse_lost_ranks({"MASTER_ADDR": "127.0.0.1", **launched})
 
 
-@pytest.mark.parametrize("setting", [{"precision": "fp16"}, {"shard_ranks": 2}, {"cpu_offload": True}, {"reduce_gradients": "step"}])
+@pytest.mark.parametrize(
+    "setting", [{"precision": "fp16"}, {"shard_ranks": 2}, {"cpu_offload": True}, {"reduce_gradients": "step"}]
+)
 def test_what_needs_shards_is_refused_without(setting):
     with pytest.raises(ValueError, match="sharding full or auto"):
         TrainingConfig.model_validate({"sequence_length": 8, "tokens_per_step": 8, "sharding": "none", **setting})
