@@ -43,7 +43,8 @@ class ColumnsConfig(Section):
 class BenchmarkConfig(Section):
     """An exam (`path`: a file, a folder, a hub id; see docs/benchmarks.md) or the perplexity of held-out text.
 
-    That is the held-out part of a source in `data`; with a `path`, all of the text there.
+    That is the held-out part of a source in `data`; with a `path`, all of the text there. Of an exam are asked the
+    questions of the subjects and categories in `only` (all, if none is given) but for those in `without`.
     """
 
     benchmark: Annotated[str, Field(min_length=1)] | None = None
@@ -56,6 +57,8 @@ class BenchmarkConfig(Section):
     shots_from: str | None = None
     scoring: Literal["letter", "text", "generate", "reason"] | None = None
     questions: Quantity | None = None
+    only: Names = []
+    without: Names = []
     columns: ColumnsConfig = ColumnsConfig()
     of: str | None = None
     longer_than: PositiveInt | None = None
@@ -71,7 +74,7 @@ class BenchmarkConfig(Section):
             raise ValueError(
                 "give either benchmark or perplexity" + (", not both" if self.benchmark is not None else "")
             )
-        for_exams = ("shots", "shots_from", "scoring", "questions")
+        for_exams = ("shots", "shots_from", "scoring", "questions", "only", "without")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
         only_defaults(self, ("subset", "split"), self.perplexity is not None and self.path is None, "is for a path")
         only_defaults(

@@ -22,10 +22,11 @@ def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
 
 
 def whole_exams(config: ExperimentConfig) -> list[Benchmark]:
-    """Every exam with all its questions, also those that a sample (`questions: 100`) does not ask."""
+    """Every exam with all its questions, also those that a sample or `only` leaves out."""
+    everything = {"questions": None, "only": [], "without": [], "shots": 0, "shots_from": None}
 
     def whole(benchmark: BenchmarkConfig) -> Benchmark:
-        settings = benchmark.model_copy(update={"questions": None, "shots": 0, "shots_from": None})
+        settings = benchmark.model_copy(update=everything)
         return load_benchmark(settings, None if benchmark.path is None else resolve(config, benchmark.path))
 
     return [whole(benchmark) for benchmark in exams(config)]

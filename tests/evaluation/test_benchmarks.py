@@ -317,6 +317,21 @@ def test_samples_are_nested_stable_and_in_order(real_data):
     assert 0.088 < sum(question.subject == "professional_law" for question in large) / 2_000 < 0.131
 
 
+def test_only_some_subjects_and_categories(real_data):
+    every = load("mmlu", real_data / "mmlu").questions
+    health = load("mmlu", real_data / "mmlu", only=["health"]).questions
+    others = load("mmlu", real_data / "mmlu", without=["health"], shots=1)
+    assert health and {q.subject for q in health} == {q.subject for q in every if "health" in q.categories}
+    assert len(health) + len(others.questions) == len(every) and "virology" not in others.shots
+    both = load("mmlu", real_data / "mmlu", only=["health", "astronomy"], without=["virology"], questions=9**9)
+    subjects = {q.subject for q in both.questions}
+    assert "astronomy" in subjects and subjects - {"astronomy"} == {q.subject for q in health} - {"virology"}
+    with pytest.raises(UserError, match=r"no subject or category 'virolgy'; did you mean 'virology'\?"):
+        load("mmlu", real_data / "mmlu", only=["virolgy"])
+    with pytest.raises(UserError, match="leave no question"):
+        load("mmlu", real_data / "mmlu", only=["virology"], without=["health"])
+
+
 def test_sample_of_everything_and_its_hash(tmp_path):
     folder = mmlu(tmp_path, *([f"Q{index}", *ROW[1:]] for index in range(5)))
     assert len(load("mmlu", folder, questions=9).questions) == 5

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from clmed.complaints import did_you_mean
 from clmed.config import BenchmarkConfig
 from clmed.data.exams import is_missing
 from clmed.errors import UserError
@@ -43,6 +44,7 @@ def load_benchmark(config: BenchmarkConfig, local: Path | None, shots_local: Pat
             f"{local or config.path or exam.layout.hub} holds no questions with an answer; "
             f"the benchmark {exam.name} needs at least one."
         )
+    questions = _asked(questions, config)
     shots: dict[str, tuple[Question, ...]] = {}
     if config.shots:
         names = dict.fromkeys(question.subject for question in questions)
@@ -56,6 +58,20 @@ def load_benchmark(config: BenchmarkConfig, local: Path | None, shots_local: Pat
         scoring=config.scoring or exam.scoring,
         reasons=tuple(reasons),
     )
+
+
+def _asked(questions: Sequence[Question], config: BenchmarkConfig) -> list[Question]:
+    """The questions of the subjects and categories that the configuration asks for."""
+    kinds = [{question.subject, *question.categories} for question in questions]
+    known = sorted(set().union(*kinds))
+    for name in [*config.only, *config.without]:
+        if name not in known:
+            raise UserError(f"{config.label}: there is no subject or category '{name}'{did_you_mean(name, known)}")
+    only, without = set(config.only or known), set(config.without)
+    asked = [question for question, of in zip(questions, kinds, strict=True) if of & only and not of & without]
+    if not asked:
+        raise UserError(f"{config.label}: `only` and `without` together leave no question to ask.")
+    return asked
 
 
 def _sample(questions: Sequence[Question], count: int | None) -> tuple[Question, ...]:
