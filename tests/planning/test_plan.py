@@ -90,12 +90,15 @@ def test_replayed_tokens_are_those_of_a_real_run(tokenizer, make_model):
         assert planned.tokens == pytest.approx(real, rel=0.06)  # a dozen steps, whole ones
 
 
+WASTEFUL = ("training.activation_checkpointing=false", "training.reduce_gradients=step")
+
+
 def test_what_does_not_fit_comes_with_a_way_out(capfd):
-    done = in_process(capfd, "plan", PAPER, "training.activation_checkpointing=false", "--gpus", "8", *EXAM)
+    done = in_process(capfd, "plan", PAPER, *WASTEFUL, "--gpus", "8", *EXAM)
     assert done.code == 0 and "fits the GPU   no" in done.out
     tries = [line for line in done.out.splitlines() if line.startswith("try ")]
     assert "GiB, fits: " in tries[-1] and "activation_checkpointing=true" in tries[0]
-    assert all("still too much: " in line for line in tries[:-1])
+    assert len(tries) == 2 and "still too much: " in tries[0] and "reduce_gradients=micro_batch" in tries[1]
 
 
 def test_hybrid_shards_are_as_large_as_its_groups_and_offloaded_state_is_the_host_s() -> None:
@@ -108,12 +111,22 @@ def test_hybrid_shards_are_as_large_as_its_groups_and_offloaded_state_is_the_hos
     assert offloaded.host == pytest.approx(hybrid.host + 8 * sum(hybrid.state.values()))
 
 
+def test_sums_that_are_not_reduced_before_the_last_micro_batch() -> None:
+    """The whole gradient; or, where copies of the model meet with the last one only, a shard of it."""
+    size = "unreduced sums"
+    whole, summed = plan("training.reduce_gradients=step", ranks=8), plan(ranks=8)
+    assert summed.accumulation > 1 and size not in summed.gathering
+    assert whole.gathering[size] == 4 * whole.shape.parameters
+    hybrid = plan("training.shard_ranks=4", ranks=8)
+    assert hybrid.gathering[size] == hybrid.state["gradients"]
+
+
 def test_a_way_out_really_fits():
-    made = plan("training.activation_checkpointing=false", ranks=8)
+    made = plan(*WASTEFUL, ranks=8)
     assert not made.fits
     *_, (what, better) = report._ways_out(made)
     overrides = [item for item in what.split() if "=" in item]
-    again = plan("training.activation_checkpointing=false", *overrides, ranks=better.ranks)
+    again = plan(*WASTEFUL, *overrides, ranks=better.ranks)
     assert again.fits and again.peak == better.peak
 
 

@@ -158,7 +158,7 @@ class _BetweenMicroBatches:
         self.before += 1
         if self.before == 2 and trainer.world.ranks > 1:
             (group,) = trainer.model._get_fsdp_state()._fsdp_param_groups
-            self.whole.add(any(parameter.unsharded_accumulated_grad is not None for parameter in group.fsdp_params))
+            self.whole.add(any(parameter.unsharded_param.grad is not None for parameter in group.fsdp_params))
 
 
 def _scalars(world, tokenizer, make_model, folder):
