@@ -23,7 +23,7 @@ def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
 
 def whole_exams(config: ExperimentConfig) -> list[Benchmark]:
     """Every exam with all its questions, also those that a sample or `only` leaves out."""
-    everything = {"questions": None, "only": [], "without": [], "shots": 0, "shots_from": None}
+    everything: dict[str, object] = {"questions": None, "only": [], "without": [], "shots": 0, "shots_from": None}
 
     def whole(benchmark: BenchmarkConfig) -> Benchmark:
         settings = benchmark.model_copy(update=everything)
