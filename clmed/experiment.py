@@ -35,7 +35,7 @@ from clmed.results.table import score_table, summary
 from clmed.strategy import Strategy
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
-from clmed.training.checkpoint import Checkpoints, Found
+from clmed.training.checkpoint import Checkpoints, Found, refuse_damaged
 from clmed.training.export import save_model
 from clmed.training.launch import start as join
 from clmed.training.loss import seconds_per_token
@@ -126,6 +126,7 @@ def _run(
         model = load(watchers=[bar])
     if start is not None and start.weights is not None:
         weights = start.weights
+        refuse_damaged(world, weights)
         on_first_rank(world, lambda: keep(weights))
         restore_weights(weights, model)
     shots = {benchmark.label: benchmark.shots for benchmark in config.evaluation.gain + config.evaluation.retention}
@@ -221,7 +222,11 @@ def _begun_elsewhere(
     """What a fresh run need not do: the checkpoint it goes on from, or what is known of the model it starts with."""
     names = [stream.name for stream in trainer.benchmarks]
     least = 1 if start is not None or not names else 0
-    shared = first_rank_says(world, find_shared(keys, directory, names, least=least) if world.main else None)
+    before = start.counters["tokens"] if start is not None else 0
+    keep_at = [tokens for tokens in trainer.keep_at if tokens > before]
+    shared = first_rank_says(
+        world, find_shared(keys, directory, names, least=least, keep_at=keep_at) if world.main else None
+    )
     with disk_errors(directory.path):
         if shared is not None:
             on_first_rank(world, lambda: take_up(shared, directory, names))

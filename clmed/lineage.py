@@ -17,7 +17,8 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def lineage(
     before = [
         [] if start is None else [start.point.number, start.counters, contents(start.past)],
         [config.seed, list(config.strategy.items()), config.stream if whole else []],
+        config.evaluation.floors if config.evaluation.on_floor == "stop" else {},  # one crossed ends a run
         config.training.model_dump(mode="json", exclude=NO_MATTER),
     ]
     keys = [fingerprint(measured)]
@@ -104,42 +106,77 @@ def lineage(
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What another run has done already: so many experiences, measured at so many points; checkpoint: of their end."""
+    """What another run has done already: so many experiences, measured at so many points.
+
+    checkpoint: of their end; inside: those of the steps inside that this run is to keep, too (`keep_at`).
+    """
 
     run: RunDirectory
     experiences: int
     points: int
     checkpoint: Path | None
+    inside: tuple[Path, ...] = ()
 
 
 def find_shared(
-    keys: Sequence[str], own: RunDirectory, benchmarks: Collection[str], *, least: int = 0
+    keys: Sequence[str],
+    own: RunDirectory,
+    benchmarks: Collection[str],
+    *,
+    least: int = 0,
+    keep_at: Collection[int] = (),
 ) -> Shared | None:
-    """The longest beginning, of `least` experiences or more, that another run has done and kept whole; or None."""
+    """The longest beginning, of `least` experiences or more, that another run has done and kept whole; or None.
+
+    keep_at: domain tokens whose checkpoints belong to it.
+    """
     for index in reversed(range(least, len(keys))):
         try:
             path = Path((_index() / keys[index]).read_text())
         except OSError:
             continue
         if path.resolve() != own.path.resolve() and is_run(path):
-            found = _done(RunDirectory(path), keys[index], index, benchmarks)
+            found = _done(RunDirectory(path), keys[index], index, benchmarks, keep_at)
             if found is not None:
                 return found
     return None
 
 
-def _done(run: RunDirectory, key: str, experiences: int, benchmarks: Collection[str]) -> Shared | None:
+def _done(
+    run: RunDirectory, key: str, experiences: int, benchmarks: Collection[str], keep_at: Collection[int] = ()
+) -> Shared | None:
     if run.status().get("lineage", [])[experiences : experiences + 1] != [key]:
         return None
-    points, checkpoint = 1, None
+    points, checkpoint, inside = 1, None, ()
     if experiences:
         found = _end_of(run, experiences)
         if found is None:
             return None
         points, checkpoint = found
+        inside = tuple(_kept_inside(run, checkpoint, keep_at))
     measured = {(row["point"], row["benchmark"]) for row in run.results()}
-    whole = all((point, name) in measured for point in range(points) for name in benchmarks)
-    return Shared(run=run, experiences=experiences, points=points, checkpoint=checkpoint) if whole else None
+    whole = None not in inside and all((point, name) in measured for point in range(points) for name in benchmarks)
+    if not whole:
+        return None
+    return Shared(run=run, experiences=experiences, points=points, checkpoint=checkpoint, inside=inside)
+
+
+def _kept_inside(run: RunDirectory, end: Path, keep_at: Collection[int]) -> Iterator[Path | None]:
+    """For each step before the checkpoint `end` that reaches tokens of `keep_at` its checkpoint; None if not kept."""
+    steps = manifest.read(end).values["clock"]["train_iterations"]
+    trained = [row["tokens"] for row in run.training()[:steps]]
+    for step in sorted({bisect_left(trained, tokens) + 1 for tokens in keep_at}):
+        if step < steps:
+            kept = [path for path in run.checkpoints.glob(f"{step:08d}-*") if (path / manifest.KEPT).exists()]
+            yield next((path for path in kept if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        manifest.read_whole(checkpoint)
+    except ValueError:
+        return False
+    return True
 
 
 def _end_of(run: RunDirectory, experiences: int) -> tuple[int, Path] | None:
@@ -162,10 +199,11 @@ def take_up(shared: Shared, run: RunDirectory, benchmarks: Collection[str]) -> N
         return
     steps = manifest.read(shared.checkpoint).values["clock"]["train_iterations"]
     run.add_trainings(shared.run.training()[:steps])
-    partial = run.checkpoints / f".{shared.checkpoint.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(shared.checkpoint, partial, copy_function=_link)
-    partial.rename(run.checkpoints / shared.checkpoint.name)
+    for checkpoint in (*shared.inside, shared.checkpoint):
+        partial = run.checkpoints / f".{checkpoint.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(checkpoint, partial, copy_function=_link)
+        partial.rename(run.checkpoints / checkpoint.name)
 
 
 def register(keys: Sequence[str], run: RunDirectory, *, fresh: bool) -> None:

@@ -15,6 +15,7 @@ from clmed.errors import UserError
 from clmed.results import manifest
 from clmed.results.points import find_point, measured_points
 from clmed.results.rundir import RunDirectory
+from clmed.results.start import find_start
 from clmed.training.export import export
 from clmed.training.trainer import ContinualTrainer
 from tests.command import files, in_process, process, write_tiny
@@ -118,6 +119,17 @@ def test_the_base_is_measured_once_whatever_follows(bench: Bench, trunk: RunDire
     assert bench.steps == len(run.training())
 
 
+SHORT = ("stream.0.measure_at=[]", "stream.0.tokens=1k", "stream.1.tokens=1k")
+
+
+@pytest.fixture(scope="module")
+def short(bench: Bench) -> RunDirectory:
+    run = bench.run("short", *SHORT)
+    shutil.rmtree(bench.run("short-again", *SHORT).path)
+    assert bench.steps == 0, "nothing has changed"
+    return run
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,10 +138,11 @@ def test_the_base_is_measured_once_whatever_follows(bench: Bench, trunk: RunDire
         "strategy.replay.ratio=0.5",
         "training.micro_batch_size=4",
         "model.build.seed=1",
+        "evaluation.floors.mmlu=-90.0 evaluation.on_floor=stop",
     ],
 )
-def test_what_changes_the_result_is_not_shared(bench: Bench, trunk: RunDirectory, change: str) -> None:
-    run = bench.run("different", change, "stream.0.measure_at=[]", "stream.0.tokens=1k", "stream.1.tokens=1k")
+def test_what_changes_the_result_is_not_shared(bench: Bench, short: RunDirectory, change: str) -> None:
+    run = bench.run("different", *SHORT, *change.split())
     assert bench.steps == len(run.training())
     shutil.rmtree(run.path)
 
@@ -163,6 +176,14 @@ def test_damaged_work_is_done_again(bench: Bench, trunk: RunDirectory, sharing: 
     end.write_bytes(end.read_bytes()[:-1])
     second = bench.run("undamaged", *settings, "stream.1.tokens=2k")
     assert bench.steps == len(second.training())
+
+
+def test_what_is_kept_inside_comes_along_or_is_made_again(bench: Bench, trunk: RunDirectory) -> None:
+    for amount, kept, steps in (("2k", "00000003-0", 0), ("1k", "00000002-0", 6)):
+        run = bench.run("keeping", f"training.keep_at=[{amount}]", "stream.1.tokens=1k")
+        assert bench.steps == len(run.training()) - 6 + steps
+        assert (run.checkpoints / kept / manifest.KEPT).exists()
+        shutil.rmtree(run.path)
 
 
 def test_a_stream_starts_at_a_point_of_another_run(bench: Bench, trunk: RunDirectory) -> None:
@@ -214,6 +235,24 @@ def test_a_new_benchmark_is_measured_at_the_start_alone(bench: Bench, trunk: Run
     )
     points = {name: {row["point"] for row in leaf.results() if row["benchmark"] == name} for name in ("cmexam", "mmlu")}
     assert points == {"cmexam": {0, 1, 2, 3}, "mmlu": {2, 3}}
+
+
+def test_all_that_came_before_is_the_past(bench: Bench, trunk: RunDirectory) -> None:
+    stream = "stream=[{name: more, data: english, tokens: 1k, optimizer: {lr: 1e-3}}]"
+    middle = bench.run("middle", f"from={trunk.path}@pretraining", stream, "strategy={}")
+    start = find_start(validation.load(bench.folder / "tiny.yaml", [f"from={middle.path}@more"]))
+    assert start is not None and start.past == ("medical", "english")
+
+
+def test_a_damaged_start_is_refused(bench: Bench, trunk: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(trunk.path, tmp_path / "damaged"))
+    (file,) = run.checkpoints.glob("*-1/__0_0.distcp")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"-1 is damaged \(__0_0.distcp has changed\)"):
+        bench.run("leaf-of-damaged", f"from={run.path}@pretraining")
+    assert not (bench.folder / "leaf-of-damaged").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """What a run tells while it goes on: train.jsonl, trackers, the line without a terminal, one rank's voice."""
 
+import io
 import json
 import multiprocessing
 import os
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from clmed import validation
@@ -104,6 +107,22 @@ def test_utilisation_is_flops_by_time_by_peak() -> None:
     log.after_training_iteration(trainer)
     assert written[0]["tokens_per_second"] == 1500.0
     assert written[0]["mfu"] == pytest.approx(1e9 / (2 * 2 * 1e9))
+
+
+def test_a_run_that_goes_on_counts_from_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HEARTBEAT", 0.0)
+    experience = SimpleNamespace(name="pretraining", batches=range(10))
+    trainer = SimpleNamespace(
+        experience=experience, totals={"tokens": range(0, 1100, 100)}, first_step=8, all_tokens=5800, log={}
+    )
+    out = io.StringIO()
+    bar = watch.ProgressBar(Console(file=out))
+    bar.before_training_exp(trainer)
+    bar.started -= 60  # the ninth step took a minute, and one is left
+    trainer.all_tokens, trainer.log = 5900, {"loss": 1.0, "lr": 1e-3}
+    bar.after_training_iteration(trainer)
+    assert bar.progress is not None and bar.progress.tasks[0].completed == 9
+    assert "pretraining: 900/1.0k tokens " in out.getvalue() and " 1 min" in out.getvalue()
 
 
 def _rank(rank: int, port: int, folder: Path) -> None:

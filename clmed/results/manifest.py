@@ -42,7 +42,7 @@ def read(folder: Path) -> Manifest:
         return Manifest(body["files"], body["values"])
     except OSError as error:
         raise ValueError(f"{MANIFEST} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{MANIFEST}: {error}") from error
 
 

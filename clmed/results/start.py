@@ -1,6 +1,6 @@
 """Where a stream starts when something is known of its first model: a point of another run, or a measured base."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from clmed.config.stream import BASE
 from clmed.errors import UserError
 from clmed.results import manifest
 from clmed.results.points import Point, find_point, weights_of
-from clmed.results.rundir import RunDirectory, differences
+from clmed.results.rundir import RunDirectory, differences, is_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,25 @@ def find_start(config: ExperimentConfig) -> Start | None:
     weights = weights_of(run, point)
     other = ExperimentConfig.model_validate(theirs)
     before = [row["experience"] for row in run.results() if row["point"] <= point.number]
-    trained = [name for each in other.stream if each.name in before for name in each.data]
     rows = [row for row in run.results() if row["point"] == point.number]
     return Start(
         run=run,
         point=point,
         weights=weights,
         known=frozenset(_alike(config, other)),
-        past=tuple(dict.fromkeys(name for name in trained if _same_source(config, other, name))),
+        past=tuple(dict.fromkeys(name for whose, name in _trained(other, before) if _same_source(config, whose, name))),
         counters={name: rows[-1][name] for name in COUNTERS},
     )
+
+
+def _trained(config: ExperimentConfig, names: Collection[str]) -> Iterator[tuple[ExperimentConfig, str]]:
+    """The sources of the experiences of these names, of a run and of those before it that it started from."""
+    parent = RunDirectory(Path(config.from_.partition("@")[0])) if config.from_ is not None else None
+    if parent is not None and is_run(parent.path):  # it may have been removed since
+        yield from _trained(ExperimentConfig.model_validate(parent.config()), names)
+    for experience in config.stream:
+        if experience.name in names:
+            yield from ((config, name) for name in experience.data)
 
 
 def _alike(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:

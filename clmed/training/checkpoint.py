@@ -112,7 +112,7 @@ class Checkpoints:
     def latest(self) -> Found | None:
         """The newest checkpoint that is as it was written; None if there is none."""
         for path in first_rank_says(self.world, manifest.checkpoints(self.folder)):
-            values, problem = self._verified(path)
+            values, problem = verified(self.world, path)
             if not problem:
                 return Found(path, values)
             if self.world.main:
@@ -169,20 +169,6 @@ class Checkpoints:
                 if not (old / manifest.KEPT).exists():
                     shutil.rmtree(old, ignore_errors=True)  # what stays is tried again after the next one
 
-    def _verified(self, path: Path) -> tuple[dict[str, Any], str]:
-        """The values of a checkpoint, and what is wrong with it; each rank reads its part of the files."""
-
-        def own_part() -> tuple[dict[str, Any], str]:
-            try:
-                written = manifest.read(path)
-            except ValueError as error:
-                return {}, str(error)
-            own = sorted(written.files)[self.world.rank :: self.world.ranks]
-            return written.values, manifest.damage(path, {name: written.files[name] for name in own})
-
-        found = on_all_ranks(self.world, own_part)
-        return found[0][0], next((problem for _, problem in found if problem), "")
-
     def _plainly(self, error: OSError, path: Path) -> UserError:
         """Why the checkpoint `path` could not be written, and from where the run can go on."""
         try:
@@ -195,6 +181,33 @@ class Checkpoints:
         before = manifest.checkpoints(self.folder)
         whence = f"goes on from {before[0].name}, which is intact" if before else "starts again: none came before it"
         return UserError(f"{reason} When that is mended, the same command {whence}.")
+
+
+def verified(world: World, path: Path) -> tuple[dict[str, Any], str]:
+    """The values of a checkpoint, and what is wrong with it; each rank reads its part of the files."""
+
+    def own_part() -> tuple[dict[str, Any], str]:
+        try:
+            written = manifest.read(path)
+        except ValueError as error:
+            return {}, str(error)
+        own = sorted(written.files)[world.rank :: world.ranks]
+        return written.values, manifest.damage(path, {name: written.files[name] for name in own})
+
+    found = on_all_ranks(world, own_part)
+    return found[0][0], next((problem for _, problem in found if problem), "")
+
+
+def refuse_damaged(world: World, weights: Path) -> None:
+    """Raise UserError, on all ranks, for a checkpoint of another run that is not as it was written.
+
+    The Hugging Face folder of a finished run has no checksums to compare with.
+    """
+    if (weights / manifest.MANIFEST).exists() and (problem := verified(world, weights)[1]):
+        raise UserError(
+            f"from: checkpoint {weights} is damaged ({problem}), so nothing can start there. Choose another point of "
+            "that run, or run it again."
+        )
 
 
 def free_memory() -> float:

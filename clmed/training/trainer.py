@@ -115,7 +115,7 @@ class ContinualTrainer(StepTrainer):
             if self.benchmarks:
                 self.measure(experience=experience.name, final=True)
             self.index, self.first_step = self.index + 1, 0
-            self.save(mark=self.keep_ends)
+            self.save(mark=self.keep_ends or self._is_milestone(len(experience.batches) - 1))
             if self.stop_reason:
                 self._stop(self.stop_reason)
         if self.checkpoints is not None:
@@ -184,7 +184,6 @@ class ContinualTrainer(StepTrainer):
             if self._stop_training:
                 break
             self._training_step(step, window, experience, **kwargs)
-            before = self.tokens
             self.tokens += int(self.domain_tokens[step + 1] - self.domain_tokens[step])
             self.all_tokens += int(self.totals["tokens"][step + 1] - self.totals["tokens"][step])
             self.bytes += int(self.totals["bytes"][step + 1] - self.totals["bytes"][step])
@@ -192,7 +191,7 @@ class ContinualTrainer(StepTrainer):
             if step + 1 in experience.milestones and self.benchmarks:
                 self.measure(experience=experience.name, final=False)
             self.first_step = step + 1
-            milestone = any(before < tokens <= self.tokens for tokens in self.keep_at)
+            milestone = self._is_milestone(step)
             due = milestone or self.clock.train_iterations % self.save_every == 0
             stop = self.stop_reason or (
                 f"stopped as asked after step {step + 1} of {experience.name}" if self.stop_agreed else ""
@@ -201,6 +200,11 @@ class ContinualTrainer(StepTrainer):
                 self.save(mark=milestone)  # it raises what the save before this one could not do
             if stop:
                 self._stop(stop)
+
+    def _is_milestone(self, step: int) -> bool:
+        """Whether the step just made has reached one of the domain tokens `keep_at`."""
+        before = self.tokens - int(self.domain_tokens[step + 1] - self.domain_tokens[step])
+        return any(before < tokens <= self.tokens for tokens in self.keep_at)
 
     def _wants_to_stop(self) -> bool:
         return super()._wants_to_stop() or (self.checkpoints is not None and self.checkpoints.failed)

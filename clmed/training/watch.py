@@ -28,9 +28,10 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """A new bar, as long as the experience has steps."""
         self.started = self.last_line = time.perf_counter()
-        self.begin = trainer.all_tokens
         batches = trainer.experience.batches
-        self.total = int(trainer.totals["tokens"][-1])
+        tokens, first = trainer.totals["tokens"], trainer.first_step  # 0, unless a run goes on
+        self.begin, self.total = trainer.all_tokens, int(tokens[-1])
+        self.done = int(tokens[first])
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -40,7 +41,7 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.progress.add_task(trainer.experience.name, total=len(batches), text="")
+        self.task = self.progress.add_task(trainer.experience.name, total=len(batches), completed=first, text="")
         self.progress.start()
 
     def after_training_iteration(self, trainer: Any, **kwargs: Any) -> None:
@@ -49,13 +50,13 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
         now = time.perf_counter()
         trained = trainer.all_tokens - self.begin
         text = (
-            f"{short(trained)}/{short(self.total)} tokens  loss {trainer.log['loss']:.3f}  lr {trainer.log['lr']:.1e}  "
-            f"{short(trained / (now - self.started))}/s"
+            f"{short(self.done + trained)}/{short(self.total)} tokens  "
+            f"loss {trainer.log['loss']:.3f}  lr {trainer.log['lr']:.1e}  {short(trained / (now - self.started))}/s"
         )
         self.progress.update(self.task, advance=1, text=text)
         if not self.live and now - self.last_line > HEARTBEAT:
             self.last_line = now
-            left = duration((now - self.started) * (self.total - trained) / trained)
+            left = duration((now - self.started) * (self.total - self.done - trained) / trained)
             self.console.print(f"{trainer.experience.name}: {text}  {left} left", soft_wrap=True, highlight=False)
 
     def after_training_exp(self, trainer: Any, **kwargs: Any) -> None:

@@ -170,11 +170,13 @@ def damage(file, how):
     elif how == "flipped":
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
+    elif how == "replaced":
+        file.write_bytes(b"[]")
     else:
         file.unlink()
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "replaced", "missing"])
 @pytest.mark.parametrize("name", [MANIFEST, ".metadata", "__0_0.distcp", "__1_0.distcp"])
 def test_damage_to_every_kind_of_file_is_found(name, how, saved_by_two, tmp_path, caplog):
     folder = shutil.copytree(saved_by_two, tmp_path / "checkpoints")
@@ -240,6 +242,20 @@ def test_the_newest_are_kept_and_the_milestones_and_ends(tmp_path, tokenizer, ma
     assert all((tmp_path / name / KEPT).exists() for name in expected)
     places = [manifest.read(tmp_path / name).values["place"] for name in expected]
     assert [place["index"] for place in places] == [0, 1, 1, 2] and places[-1]["first_step"] == 0
+
+
+def test_a_milestone_at_the_end_of_an_experience_stays(tmp_path, tokenizer, make_model):
+    stream = [
+        {"name": name, "data": ["medical"], "tokens": 2000, "optimizer": {"lr": 1e-3}} for name in ("one", "other")
+    ]
+    config = small_config({}, stream=stream, evaluation={"gain": [], "retention": []})
+    checkpoints = Checkpoints(tmp_path, world=World(), keep=1)
+    trainer = make_trainer(config, make_model(1), tokenizer, World(), checkpoints=checkpoints)
+    trained = trainer.stream[0].batches.trained(domain_only=True)
+    trainer.keep_at = [int(trained[-1])]
+    trainer.train(trainer.stream)
+    kept = {path.name: (path / KEPT).exists() for path in tmp_path.iterdir()}
+    assert kept == {f"{len(trained) - 1:08d}-1": True, f"{trainer.clock.train_iterations:08d}-2": False}
 
 
 def test_without_marks_the_newest_alone_are_kept(tmp_path, tokenizer, make_model):
