@@ -18,7 +18,7 @@ import importlib.util
 import os
 import shutil
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,28 +147,33 @@ def _done(
 ) -> Shared | None:
     if run.status().get("lineage", [])[experiences : experiences + 1] != [key]:
         return None
-    points, checkpoint, inside = 1, None, ()
+    points, checkpoint = 1, None
+    inside: tuple[Path, ...] | None = ()
     if experiences:
         found = _end_of(run, experiences)
         if found is None:
             return None
         points, checkpoint = found
-        inside = tuple(_kept_inside(run, checkpoint, keep_at))
+        inside = _kept_inside(run, checkpoint, keep_at)
     measured = {(row["point"], row["benchmark"]) for row in run.results()}
-    whole = None not in inside and all((point, name) in measured for point in range(points) for name in benchmarks)
-    if not whole:
+    if inside is None or any((point, name) not in measured for point in range(points) for name in benchmarks):
         return None
     return Shared(run=run, experiences=experiences, points=points, checkpoint=checkpoint, inside=inside)
 
 
-def _kept_inside(run: RunDirectory, end: Path, keep_at: Collection[int]) -> Iterator[Path | None]:
-    """For each step before the checkpoint `end` that reaches tokens of `keep_at` its checkpoint; None if not kept."""
+def _kept_inside(run: RunDirectory, end: Path, keep_at: Collection[int]) -> tuple[Path, ...] | None:
+    """The checkpoints of the steps before that of `end` that reach tokens of `keep_at`; None if one was not kept."""
     steps = manifest.read(end).values["clock"]["train_iterations"]
     trained = [row["tokens"] for row in run.training()[:steps]]
+    found = []
     for step in sorted({bisect_left(trained, tokens) + 1 for tokens in keep_at}):
         if step < steps:
             kept = [path for path in run.checkpoints.glob(f"{step:08d}-*") if (path / manifest.KEPT).exists()]
-            yield next((path for path in kept if _is_whole(path)), None)
+            whole = next((path for path in kept if _is_whole(path)), None)
+            if whole is None:
+                return None
+            found.append(whole)
+    return tuple(found)
 
 
 def _is_whole(checkpoint: Path) -> bool:
