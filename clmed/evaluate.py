@@ -19,8 +19,11 @@ from transformers.utils.logging import disable_progress_bar
 from clmed.config import BenchmarkConfig, EvaluateConfig, TrainingConfig, dump, resolve
 from clmed.data.corpus import Corpus
 from clmed.errors import UserError
+from clmed.evaluation import explanations
 from clmed.evaluation.benchmarks import load_benchmark
-from clmed.evaluation.evaluator import fitting_prompts, make_benchmarks, told, write_measurement
+from clmed.evaluation.evaluator import make_benchmarks, told, write_measurement
+from clmed.evaluation.exams import fitting_prompts
+from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
 from clmed.evaluation.scoring import longest
 from clmed.lifetime import environment
@@ -152,7 +155,11 @@ def _show(
         raise UserError(f"{settings.label} has {len(benchmark.questions)} questions; --show counts them from 0.")
     question = benchmark.questions[number]
     alone = dataclasses.replace(benchmark, questions=(question,))
-    prompts, shown = fitting_prompts(alone, settings.shots, tokenizer, longest(model))
+    generated = benchmark.scoring in ("generate", "reason")
+    if generated:
+        prompts, shown = [Prompt(context=explanations.prompts(alone)[0], answers=(), continuations=())], [0]
+    else:
+        prompts, shown = fitting_prompts(alone, settings.shots, tokenizer, longest(model))
     tokens = len(tokenizer(prompts[0].context)["input_ids"])
     known = {key: value[0] for key, value in record(alone, prompts, shown, [tokens]).items()}
     say(
@@ -160,6 +167,10 @@ def _show(
         f"{known['index']}, {', '.join(known['categories']) or 'no categories'}; {known['shots']} shots, "
         f"{tokens} tokens, hash {known['prompt_hash']}"
     )
-    say(f"----- prompt -----\n{prompts[0].context}\n----- answers, as they continue it -----")
+    say(f"----- prompt -----\n{prompts[0].context}")
+    if generated:
+        say(f"----- what the model writes next, at most {explanations.MOST} tokens; gold: {question.answer} -----")
+        return
+    say("----- answers, as they continue it -----")
     for letters, text in zip(prompts[0].answers, prompts[0].continuations, strict=True):
         say(f"{letters:<6}{json.dumps(text, ensure_ascii=False)}{'   <- gold' if letters == question.answer else ''}")

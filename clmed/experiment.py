@@ -28,6 +28,7 @@ from clmed.lifetime import asked_to_stop, recorded, versions
 from clmed.lineage import find_shared, lineage, register, take_up
 from clmed.planning import PhasePlan, Plan, duration
 from clmed.planning.gpus import peak_of
+from clmed.results.drops import drops
 from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.start import Start, find_start, keep
@@ -301,7 +302,7 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
     rows = directory.results()
     if rows:
         voice.say(score_table(rows))
-        voice.say(summary(rows))
+        voice.say("\n".join(filter(None, [summary(rows), *drops(rows)])))
         figures = plot_runs([directory.path])
         voice.say(f"\ncurves   {', '.join(map(str, figures))}")
     voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")

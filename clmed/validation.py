@@ -126,6 +126,9 @@ def _benchmarks(config: ExperimentConfig | EvaluateConfig, root: Path) -> Iterat
         except UserError as error:
             yield (*loc, "benchmark"), f"{dotted(loc)}.benchmark: {error}"
             continue
+        if benchmark.format_check and (benchmark.scoring or exam.scoring) != "letter":
+            reason = f"is for answers by letter, and {benchmark.label} is asked by {benchmark.scoring or exam.scoring}"
+            yield (*loc, "format_check"), f"{dotted(loc)}.format_check {reason}"
         if benchmark.shots_from is not None:
             shots = resolve(config, benchmark.shots_from)
             yield from _missing((*loc, "shots_from"), benchmark.shots_from, shots, root)

@@ -146,6 +146,16 @@ def test_one_prompt_without_weights(evaluate: Any, folder: Path, tmp_path: Path,
     evaluate("pico", "--benchmark", "mmlu", "--path", "mmlu", "--show", "4").is_mistake("mmlu has 4 questions")
 
 
+@pytest.mark.parametrize(("scoring", "last"), [("generate", "答案："), ("reason", "C. 石膏\n")])
+def test_one_prompt_of_a_generated_answer(evaluate: Any, folder: Path, scoring: str, last: str) -> None:
+    done = evaluate("pico", "--benchmark", "cmexam", "--path", "exam.csv", "--scoring", scoring, "--show", "1")
+    assert done.code == 0, done.err
+    head, _, rest = done.out.partition("----- prompt -----\n")
+    assert rest.startswith("题目：桂枝汤的组成是\nA. 桂枝\n")
+    assert rest.endswith(f"{last}\n----- what the model writes next, at most 512 tokens; gold: AB -----\n")
+    assert "cmexam, question 1 of 2" in head and "0 shots" in head
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -46,7 +46,7 @@ def run(folder: Path, done: Done) -> RunDirectory:
 
 
 def test_a_run_leaves_exactly_these_files(run: RunDirectory) -> None:
-    answers = {f"answers/{point}/{exam}.parquet" for point in range(POINTS) for exam in EXAMS}
+    answers = {f"answers/{point}/{benchmark}.parquet" for point in range(POINTS) for benchmark in BENCHMARKS}
     model = {"config", "generation_config", "tokenizer", "tokenizer_config"}
     pretrained = sum(row["experience"] == "pretraining" for row in run.training())
     ends = [f"{pretrained:08d}-1", f"{len(run.training()):08d}-2"]

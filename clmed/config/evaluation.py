@@ -45,6 +45,8 @@ class BenchmarkConfig(Section):
 
     That is the held-out part of a source in `data`; with a `path`, all of the text there. Of an exam are asked the
     questions of the subjects and categories in `only` (all, if none is given) but for those in `without`.
+    format_check: each measurement asks by text and without shots, too, to tell a lost form of answering from lost
+    knowledge.
     """
 
     benchmark: Annotated[str, Field(min_length=1)] | None = None
@@ -56,6 +58,7 @@ class BenchmarkConfig(Section):
     shots: Annotated[int, Field(ge=0)] = 0
     shots_from: str | None = None
     scoring: Literal["letter", "text", "generate", "reason"] | None = None
+    format_check: bool = False
     questions: Quantity | None = None
     only: Names = []
     without: Names = []
@@ -74,7 +77,7 @@ class BenchmarkConfig(Section):
             raise ValueError(
                 "give either benchmark or perplexity" + (", not both" if self.benchmark is not None else "")
             )
-        for_exams = ("shots", "shots_from", "scoring", "questions", "only", "without")
+        for_exams = ("shots", "shots_from", "scoring", "format_check", "questions", "only", "without")
         only_defaults(self, for_exams, self.perplexity is not None, "is for exams, not for perplexity")
         only_defaults(self, ("subset", "split"), self.perplexity is not None and self.path is None, "is for a path")
         only_defaults(

@@ -99,6 +99,12 @@ def _values(benchmark: Benchmark, predictions: Sequence[str]) -> dict[Key, tuple
     return values
 
 
+def accuracy(benchmark: Benchmark, predictions: Sequence[str]) -> float:
+    """Of all questions, averaged as the benchmark's authors do."""
+    right = [float(p == q.answer) for q, p in zip(benchmark.questions, predictions, strict=True)]
+    return _accuracy(benchmark, right, range(len(right)))[0]
+
+
 def _accuracy(benchmark: Benchmark, right: Sequence[float], members: Sequence[int]) -> tuple[float, int]:
     """Over the questions `members`, or over their subjects."""
     parts = list(_by_subject(benchmark, members).values()) if benchmark.exam.average == "subjects" else [members]

@@ -6,27 +6,23 @@ from each log-probability goes the log of that letter's mean probability, which 
 letter is right about equally often. Here that is done until the mean probabilities are even: then a shift of the prior,
 however large, changes nothing at all, where one step leaves part of it when a model is sure of itself.
 
-    accuracy_calibrated   accuracy of the calibrated predictions
+    accuracy_calibrated   accuracy of the calibrated predictions, averaged as the benchmark's authors do
     letter_shift          half the sum over letters of |share among predictions - share among right answers|: 0 to 1
     calibration_error     expected calibration error (Guo et al. 2017): ten bins of the best option's probability among
                           the options; the mean over questions of |accuracy - confidence| of their bin
 
-and from the second measurement point on, against the base:
-
-    letter_shift_from_base  the same distance between the shares among predictions now and the base's
-    drop_format             accuracy lost that calibration gives back
-    drop_knowledge          accuracy lost with calibration, too; the two add up to the drop in accuracy
+What it gives back of an accuracy that fell is reckoned in clmed/results/drops.py.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from clmed.results.drops import LETTER, distance
+
 BINS, STEPS = 10, 1_000
-LETTER = "letter:"
-Rows = Sequence[Mapping[str, Any]]
 
 
 def calibration_rows(
@@ -38,26 +34,13 @@ def calibration_rows(
     """
     probabilities = [np.exp(v - np.logaddexp.reduce(v)) for v in values]
     raw = [letters[int(np.argmax(p))] for letters, p in zip(answers, probabilities, strict=True)]
-    corrected = calibrated(answers, values)
     right = np.array([p == g for p, g in zip(raw, gold, strict=True)], dtype=float)
     found = {
-        "accuracy_calibrated": float(np.mean([p == g for p, g in zip(corrected, gold, strict=True)])),
         "letter_shift": distance(shares(raw), shares(gold)),
         "calibration_error": calibration_error(np.array([p.max() for p in probabilities]), right),
     }
     rows = [_row("all", metric, value, len(gold)) for metric, value in found.items()]
     return rows + [_row(f"{LETTER}{x}", "predicted", share, len(gold)) for x, share in sorted(shares(raw).items())]
-
-
-def against_base(base: Rows, now: Rows) -> list[dict[str, Any]]:
-    """The further rows of a later point, from the rows of one benchmark at point 0 and now; nothing where none."""
-    before, after = ({row["metric"]: row for row in rows if row["category"] == "all"} for rows in (base, now))
-    if not {"accuracy", "accuracy_calibrated"} <= before.keys() & after.keys():
-        return []
-    drop, knowledge = (before[m]["score"] - after[m]["score"] for m in ("accuracy", "accuracy_calibrated"))
-    shift = distance(*({r["category"]: r["score"] for r in rows if r["metric"] == "predicted"} for rows in (base, now)))
-    found = {"letter_shift_from_base": shift, "drop_format": drop - knowledge, "drop_knowledge": knowledge}
-    return [_row("all", metric, value, after["accuracy"]["questions"]) for metric, value in found.items()]
 
 
 def calibrated(answers: Sequence[Sequence[str]], values: Sequence[np.ndarray]) -> list[str]:
@@ -81,11 +64,6 @@ def calibrated(answers: Sequence[Sequence[str]], values: Sequence[np.ndarray]) -
 def shares(letters: Sequence[str]) -> dict[str, float]:
     """How often each occurs."""
     return {letter: count / len(letters) for letter, count in Counter(letters).items()}
-
-
-def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """The total variation distance of two distributions."""
-    return sum(abs(one.get(x, 0.0) - other.get(x, 0.0)) for x in {*one, *other}) / 2
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

@@ -1,10 +1,7 @@
 """Benchmarks as Avalanche streams, their scores as Avalanche metrics, and the logger that writes both to the run."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +13,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.config import BenchmarkConfig, EvaluationConfig
 from clmed.data.corpus import Corpus, Rows
-from clmed.errors import UserError
 from clmed.evaluation import explanations
-from clmed.evaluation.aggregate import scores
-from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
-from clmed.evaluation.calibration import against_base, calibration_rows
+from clmed.evaluation.benchmarks import Benchmark, load_benchmark
 from clmed.evaluation.contamination import NOTHING, Found, marked
-from clmed.evaluation.encoding import Request, token_counts
-from clmed.evaluation.perplexity import heldout_rows, perplexity
-from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
+from clmed.evaluation.exams import AskedExam
+from clmed.evaluation.measurement import Follow, Measurement, unseen
+from clmed.evaluation.perplexity import heldout_rows, losses_by_row
+from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
-from clmed.evaluation.scoring import score
+from clmed.results.drops import against_base
 from clmed.results.rundir import RunDirectory
 from clmed.stream import BenchmarkExperience
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What measuring one benchmark once gave.
-
-    scores: one {category, metric, score, questions} each; answers: columns of the record by question.
-    """
-
-    scores: Sequence[Mapping[str, Any]]
-    answers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
-Follow = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""follow(what, total) is a context whose value is told how many more are done."""
-
-
-def _unseen(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda done: None)
 
 
 def make_benchmarks(
@@ -60,7 +35,7 @@ def make_benchmarks(
     positions: int,
     contaminated: Found = NOTHING,
     say: Callable[[str], None] = lambda message: None,
-    follow: Follow = _unseen,
+    follow: Follow = unseen,
 ) -> list[BenchmarkExperience]:
     """Every configured benchmark, read and turned into prompts; `positions`: the most tokens that the model takes.
 
@@ -95,47 +70,18 @@ def _exam(
     say: Callable[[str], None],
     follow: Follow,
 ) -> BenchmarkExperience:
-    questions = benchmark.questions
-    prompts, shots = fitting_prompts(benchmark, config.shots, tokenizer, positions)
-    if shortened := Counter(
-        question.subject for question, left in zip(questions, shots, strict=True) if left < config.shots
-    ):
-        by_subject = ", ".join(f"{subject} {count}" for subject, count in shortened.most_common())
-        say(
-            f"{config.label}: {shortened.total():,} of {len(questions):,} prompts lost shots from the front, to fit "
-            f"{positions:,} positions ({by_subject})"
-        )
-    requests = [_request(*each) for each in zip(questions, prompts, shots, strict=True)]
-    known = record(benchmark, prompts, shots, token_counts(tokenizer, requests))
+    exam = AskedExam.of(config, benchmark, tokenizer, positions=positions, batch_tokens=batch_tokens, say=say)
 
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
-        with follow(f"measuring {config.label}", len(requests)) as progress:
-            found = score(model, tokenizer, requests, batch_tokens=batch_tokens, progress=progress)
-        predictions = [asked.answers[int(np.argmax(values))] for asked, values in zip(prompts, found, strict=True)]
-        answers = {
-            **known,
-            "prediction": predictions,
-            "correct": [p == question.answer for p, question in zip(predictions, questions, strict=True)],
-            "log_likelihoods": [values.tolist() for values in found],
-        }
-        rows = [*scores(benchmark, predictions), *_further(benchmark, prompts, found)]
+        with follow(f"measuring {config.label}", exam.total) as progress:
+            rows, answers = exam.measure(model, progress)
         return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start)
 
+    content = (config.scoring, *exam.content)
     return BenchmarkExperience(
-        name=config.label, role=role, items=questions, measure=measure, content=(config.scoring, *prompts)
+        name=config.label, role=role, items=benchmark.questions, measure=measure, content=content
     )
-
-
-def _further(
-    benchmark: Benchmark, prompts: Sequence[Prompt], found: Sequence[np.ndarray]
-) -> Sequence[Mapping[str, Any]]:
-    """By text, accuracy by log-likelihood per byte and per character; by letter, calibration (one right letter)."""
-    gold = [question.answer for question in benchmark.questions]
-    if benchmark.scoring == "letter":
-        answers = [asked.answers for asked in prompts]
-        return [] if benchmark.several else calibration_rows(answers, found, gold)
-    return normalised_rows(prompts, found, gold)
 
 
 def _generated(
@@ -150,6 +96,10 @@ def _generated(
     explanations.check_installed()
     questions = benchmark.questions
     asked = explanations.prompts(benchmark)
+    lengths = [len(tokens) for tokens in tokenizer(asked)["input_ids"]]
+    prompts = [Prompt(context=text, answers=(), continuations=()) for text in asked]
+    known = record(benchmark, prompts, [0] * len(asked), lengths)
+    del known["answers"]  # none is compared
 
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
@@ -158,10 +108,7 @@ def _generated(
                 model, tokenizer, benchmark, batch_tokens=batch_tokens, progress=progress
             )
         answers: dict[str, Sequence[Any]] = {
-            "subject": [question.subject for question in questions],
-            "index": [question.index for question in questions],
-            "categories": [list(question.categories) for question in questions],
-            "gold": [question.answer for question in questions],
+            **known,
             "correct": [p == q.answer for p, q in zip(found["prediction"], questions, strict=True)],
             **found,
         }
@@ -172,51 +119,21 @@ def _generated(
     )
 
 
-def fitting_prompts(
-    benchmark: Benchmark, shots: int, tokenizer: PreTrainedTokenizerBase, positions: int
-) -> tuple[list[Prompt], list[int]]:
-    """Every question's prompt with as many shots as fit, and how many these are.
-
-    Raises UserError for questions that do not fit without any.
-    """
-    questions = benchmark.questions
-    prompts = [prompt(benchmark, question, shots) for question in questions]
-    shown = [shots] * len(prompts)
-    long = [i for i, asked in enumerate(prompts) if _bytes(asked) > positions]
-    for left in range(shots - 1, -2, -1):
-        if not long:
-            break
-        counts = token_counts(tokenizer, [_request(questions[i], prompts[i], shown[i]) for i in long])
-        long = [i for i, count in zip(long, counts, strict=True) if count > positions]
-        if long and left < 0:
-            first = questions[long[0]]
-            raise UserError(
-                f"{benchmark.name}: {len(long):,} of {len(questions):,} questions are longer, without any shots, than "
-                f"the model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a "
-                "model with more positions, or delete them from the file."
-            )
-        for i in long:
-            prompts[i], shown[i] = prompt(benchmark, questions[i], left), left
-    return prompts, shown
-
-
-def _bytes(asked: Prompt) -> int:
-    """A token is at least a byte, so a prompt of few bytes need not be tokenised to know that it fits."""
-    return len(asked.context.encode()) + max(len(text.encode()) for text in asked.continuations)
-
-
-def _request(question: Question, asked: Prompt, shots: int) -> Request:
-    """Questions with fewer shots are a group of their own: in one group all would share no more than the header."""
-    return Request(group=f"{question.subject}/{shots}", context=asked.context, continuations=asked.continuations)
-
-
 def _perplexity(config: BenchmarkConfig, role: str, rows: Rows, batch_tokens: int) -> BenchmarkExperience:
     def measure(model: PreTrainedModel) -> Measurement:
         start = time.perf_counter()
-        nats, tokens = perplexity(model, rows.data, batch_tokens=batch_tokens)
+        by_row = losses_by_row(model, rows.data, batch_tokens=batch_tokens)
+        nats, tokens = by_row[:, 0].sum(), int(by_row[:, 1].sum())
         values = {"nats_per_token": nats / tokens, "bits_per_byte": nats / np.log(2) / int(rows.bytes.sum())}
         found = [{"category": "all", "metric": m, "score": value, "questions": tokens} for m, value in values.items()]
-        return Measurement(scores=found, seconds=time.perf_counter() - start)
+        answers = {
+            "benchmark": [config.label] * len(rows),
+            "index": list(range(len(rows))),
+            "nats": by_row[:, 0].tolist(),
+            "tokens": by_row[:, 1].astype(int).tolist(),
+            "bytes": rows.bytes.tolist(),
+        }
+        return Measurement(scores=found, answers=answers, seconds=time.perf_counter() - start)
 
     content = [Path(file["filename"]).parent.name for file in rows.data.cache_files]  # by which the cache knows them
     return BenchmarkExperience(name=config.label, role=role, items=range(len(rows)), measure=measure, content=content)

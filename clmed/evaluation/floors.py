@@ -1,10 +1,11 @@
 """Floors: how far a benchmark may fall below the base before the run warns, or stops.
 
 A floor is a change against the base: of accuracy in points of 100 (`mmlu: -2.0`), of perplexity in per cent
-(`general_perplexity: +5%`). A measurement of some questions has an interval. The same questions are answered each time,
-so it is that of the mean of the differences (right now - right at the base), at 95 %, by the normal approximation. A
-floor is crossed when the whole interval is below it; when only the change itself is, the sample is too small to tell,
-which is said and stops nothing. A perplexity is taken as it is: it has no questions to vary over.
+(`general_perplexity: +5%`). A measurement of some questions, or of some text, has an interval, at 95 % by the normal
+approximation. The same questions are answered each time, so it is that of the mean of the differences (right now -
+right at the base); of a perplexity that of the ratio sum(nats now - nats at the base) / sum(tokens) over the rows of
+text (Cochran 1977, Sampling Techniques, section 6.4). A floor is crossed when the whole interval is beyond it; when
+only the change itself is, the sample is too small to tell, which is said and stops nothing.
 """
 
 import math
@@ -17,14 +18,20 @@ import numpy as np
 from clmed.results import manifest
 from clmed.results.metrics import ACCURACY, NATS, matrix
 from clmed.results.rundir import RunDirectory
+from clmed.results.start import keep
 
 Z95 = 1.959964
 Verdict = Literal["kept", "unclear", "crossed"]
+Texts = Mapping[str, Sequence[float]]
+"""nats and tokens of each row of text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A change against the base and half the width of its interval, in points of 100 or in per cent of perplexity."""
+    """A change against the base, in points of 100 or in per cent of perplexity.
+
+    half: how far its interval reaches towards no change, which is where the floor is.
+    """
 
     value: float
     half: float
@@ -42,6 +49,22 @@ def paired(before: Sequence[bool], now: Sequence[bool]) -> tuple[float, float]:
     if len(difference) < 2:
         return float(difference.mean()), math.inf
     return float(difference.mean()), Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+
+
+def paired_texts(before: Texts, now: Texts) -> tuple[float, float]:
+    """The change of the perplexity of the same rows of text in per cent, and how far its 95 % interval reaches down."""
+    tokens = np.asarray(before["tokens"], dtype=float)
+    difference = np.asarray(now["nats"]) - np.asarray(before["nats"])
+    mean = float(difference.sum() / tokens.sum())
+    if len(difference) < 2:
+        return _per_cent(mean), math.inf
+    deviation = math.sqrt(len(tokens)) * float((difference - mean * tokens).std(ddof=1)) / tokens.sum()
+    return _per_cent(mean), _per_cent(mean) - _per_cent(mean - Z95 * deviation)
+
+
+def _per_cent(nats: float) -> float:
+    """A change in nats per token as one of perplexity, however large (exp overflows at 710)."""
+    return 100 * math.expm1(min(nats, 700.0))
 
 
 class Floors:
@@ -76,21 +99,34 @@ class Floors:
     def change(self, point: int, name: str) -> Change:
         """How the benchmark `name` has changed between the base and `point`."""
         scores = matrix(self.directory.results())
-        if (nats := scores.get((name, "all", NATS))) is not None:
-            return Change(value=100 * math.expm1(nats[point] - nats[0]), half=0.0, what="% of perplexity")
+        base, now = (self.directory.answers(p, name) for p in (0, point))
+        if (name, "all", NATS) in scores:
+            value, half = paired_texts(base, now)
+            return Change(value=value, half=half, what="% of perplexity")
         whole = scores[name, "all", ACCURACY]
-        _, half = paired(*(self.directory.answers(p, name)["correct"] for p in (0, point)))
+        _, half = paired(base["correct"], now["correct"])
         return Change(value=100 * (whole[point] - whole[0]), half=half, what="points of accuracy")
 
     def _last_good(self, point: int) -> str:
-        """The last measurement point where every floor was kept, and the newest checkpoint made until then."""
+        """The last measurement point where every floor was kept, and the newest checkpoint made until then.
+
+        That is marked, so that it stays when the stop itself is saved.
+        """
         good = max(
             p
             for p in range(point)
             if p == 0 or all(self.change(p, name).verdict(floor) != "crossed" for name, floor in self.floors.items())
         )
         tokens = next(row["tokens"] for row in self.directory.results() if row["point"] == good)
-        made = manifest.checkpoints(self.directory.checkpoints)
-        kept = [path for path in made if manifest.read(path).values["place"]["tokens"] <= tokens]
-        where = f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint of that time is kept"
-        return f"All floors were kept at point {good} ({tokens:,} tokens); {where}"
+        where, damaged = "no checkpoint of that time is kept", ""
+        for path in manifest.checkpoints(self.directory.checkpoints):
+            try:
+                then = manifest.read(path).values["place"]["tokens"]
+            except ValueError as error:
+                damaged += f"; passed over {path}, which is damaged ({error})"
+                continue
+            if then <= tokens:
+                keep(path)
+                where = f"the last good checkpoint is {path}"
+                break
+        return f"All floors were kept at point {good} ({tokens:,} tokens); {where}{damaged}"

@@ -32,36 +32,41 @@ def heldout_rows(config: BenchmarkConfig, corpus: Corpus, local: Path | None) ->
 
 
 def perplexity(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int) -> tuple[float, int]:
-    """Total loss in nats and number of supervised tokens over packed rows; perplexity is exp(nats / tokens).
+    """Total loss in nats and number of supervised tokens over packed rows; perplexity is exp(nats / tokens)."""
+    nats, tokens = losses_by_row(model, rows, batch_tokens=batch_tokens).sum(axis=0)
+    return float(nats), int(tokens)
+
+
+def losses_by_row(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], *, batch_tokens: int) -> np.ndarray:
+    """(rows, 2) float64: the loss in nats of each row, and its supervised tokens.
 
     A row holds `input_ids`, `position_ids` (restarting at each document) and unshifted `labels`, all of one length.
     With several ranks each must call with the same rows, and each gets the whole. No attention mask and no cache:
     with either, transformers no longer sees the documents' borders and attention leaks across them.
     """
+    found = np.zeros((len(rows), 2))
     if not len(rows):
-        return 0.0, 0
+        return found
     size = max(1, batch_tokens // len(rows[0]["input_ids"]))
     batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     rank, ranks = world()
-    total = np.zeros(2)
     with measuring(model):
         for dealt in deal(batches, ranks):
-            losses = batch_loss(model, [rows[index] for index in dealt[rank]])
+            losses = batch_losses(model, [rows[index] for index in dealt[rank]])
             if rank == 0 or dealt[rank] is not dealt[0]:  # not a repeat
-                total += losses
-    nats, tokens = sum_over_ranks(total, computing_device(model))
-    return float(nats), int(tokens)
+                found[dealt[rank].start : dealt[rank].stop] = losses
+    return sum_over_ranks(found, computing_device(model))
 
 
-def batch_loss(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """[nats, supervised tokens] of some rows."""
+def batch_losses(model: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """[nats, supervised tokens] of each of some rows."""
     input_ids, position_ids, labels = (
         torch.from_numpy(np.stack([np.asarray(row[key], dtype=np.int64) for row in rows])).to(computing_device(model))
         for key in ("input_ids", "position_ids", "labels")
     )
     logits = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
-    nats = 0.0
+    found = []
     for row, label in zip(logits[:, :-1], labels[:, 1:], strict=True):  # one at a time: the fp32 copy stays small
         loss = torch.nn.functional.cross_entropy(row.float(), label, ignore_index=IGNORED, reduction="sum")
-        nats += loss.double().item()
-    return np.array([nats, float((labels[:, 1:] != IGNORED).sum())])
+        found.append([loss.double().item(), float((label != IGNORED).sum())])
+    return np.array(found)

@@ -55,32 +55,50 @@ def score(
         ValueError: an empty text, more tokens than the model takes (see `encoding.token_counts`), or a model whose
             attention cannot be masked as needed.
     """
-    check(model)
     encoded = encode(tokenizer, requests)
     limit = longest(model)
     for index, (request, tokens) in enumerate(zip(requests, encoded, strict=True)):
         if tokens.longest > limit:
             raise ValueError(f"request {index} ({request.group}) has {tokens.longest} tokens; the model takes {limit}")
-    starts = np.concatenate([[0], np.cumsum([len(request.continuations) for request in requests])]).astype(np.int64)
-    totals = np.zeros(starts[-1])
+    groups = [request.group for request in requests]
+    return [found for (found,) in score_tokens(model, groups, encoded, batch_tokens=batch_tokens, progress=progress)]
+
+
+def score_tokens(
+    model: PreTrainedModel,
+    groups: Sequence[str],
+    encoded: Sequence[Encoded],
+    *,
+    batch_tokens: int,
+    misses: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[np.ndarray]:
+    """`score` for requests that are tokens already, none longer than the model's positions but for its last token.
+
+    For each an array (1, continuations); with `misses` a second row says how many tokens of the continuation are not
+    the most probable ones at their places.
+    """
+    check(model)
+    starts = np.concatenate([[0], np.cumsum([len(tokens.continuations) for tokens in encoded])]).astype(np.int64)
+    totals = np.zeros((1 + misses, starts[-1]))
     rank, size = world()
     cache: Cache | None = None
     columns = min(batch_tokens, CPU_COLUMNS) if computing_device(model).type == "cpu" else batch_tokens
     with measuring(model):
-        for dealt, wanted in rounds(plan(requests, encoded, batch_tokens, columns), size):
+        for dealt, wanted in rounds(plan(groups, encoded, batch_tokens, columns), size):
             if any(wanted):
                 # A rank that holds its prefix joins with one token.
                 fresh = run_prefix(model, dealt[rank].prefix if wanted[rank] else np.zeros(1, dtype=np.int64))
                 cache = fresh if wanted[rank] else cache
             batch = dealt[rank]
-            values = run_rows(model, batch, cache if len(batch.prefix) else None)
+            values = run_rows(model, batch, cache if len(batch.prefix) else None, misses)
             if rank == 0 or batch is not dealt[0]:  # not a repeat
                 for row, value in zip(batch.rows, values, strict=True):
-                    totals[starts[row.index] : starts[row.index + 1]] = value
+                    totals[:, starts[row.index] : starts[row.index + 1]] = value
             if progress:
                 progress(sum(len(batch.rows) for batch in {id(batch): batch for batch in dealt}.values()))
     totals = sum_over_ranks(totals, computing_device(model))
-    return np.split(totals, starts[1:-1]) if requests else []
+    return np.split(totals, starts[1:-1], axis=1) if encoded else []
 
 
 def longest(model: PreTrainedModel) -> int:
@@ -103,18 +121,18 @@ def check(model: PreTrainedModel) -> None:
         raise ValueError("scoring needs a model that takes position_ids")
 
 
-def plan(requests: Sequence[Request], encoded: Sequence[Encoded], batch_tokens: int, columns: int) -> list[Batch]:
+def plan(groups: Sequence[str], encoded: Sequence[Encoded], batch_tokens: int, columns: int) -> list[Batch]:
     """All requests in batches, longest first within a prefix; the same on every rank.
 
     A batch has at most `batch_tokens` tokens with its copies of the prefix, and `columns` without them.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index, request in enumerate(requests):
-        groups[request.group].append(index)
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        by_group[group].append(index)
     trees = {continuations: grow(continuations) for continuations in {tokens.continuations for tokens in encoded}}
     alone: list[Row] = []
     batches: list[Batch] = []
-    for members in groups.values():
+    for members in by_group.values():
         prefix = shared_prefix([encoded[index].context for index in members])
         if (len(members) - 1) * len(prefix) < WORTHWHILE * columns:
             prefix = prefix[:0]
@@ -163,8 +181,8 @@ def rounds(batches: Sequence[Batch], size: int) -> Iterator[tuple[list[Batch], l
         yield dealt, wanted
 
 
-def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None) -> list[np.ndarray]:
-    """The scores of each row's continuations."""
+def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None, misses: bool) -> list[np.ndarray]:
+    """The scores of each row's continuations, and with `misses` their tokens that are not the most probable."""
     layout = lay_out(batch.rows, len(batch.prefix), computing_device(model), model.dtype)
     with following(model, layout.mask, cache) as arguments:
         logits = model(
@@ -177,9 +195,12 @@ def run_rows(model: PreTrainedModel, batch: Batch, cache: Cache | None) -> list[
     rows = torch.from_numpy(np.repeat(np.arange(len(trees)), [len(tree.targets) for tree in trees])).to(logits.device)
     sources = torch.from_numpy(np.concatenate([tree.sources for tree in trees])).to(logits.device)
     targets = torch.from_numpy(np.concatenate([tree.targets for tree in trees])).to(logits.device)
-    scored = logits[rows, sources, targets].float() - log_normalisers(logits)[rows, sources]
+    values = [logits[rows, sources, targets].float() - log_normalisers(logits)[rows, sources]]
+    if misses:
+        values.append((logits.argmax(-1)[rows, sources] != targets).float())
     ends = np.cumsum([len(tree.targets) for tree in trees])[:-1]
+    parts = np.split(torch.stack(values).cpu().double().numpy(), ends, axis=1)
     return [
-        np.bincount(tree.owners, weights=part, minlength=tree.continuations)
-        for tree, part in zip(trees, np.split(scored.cpu().double().numpy(), ends), strict=True)
+        np.stack([np.bincount(tree.owners, weights=line, minlength=tree.continuations) for line in part])
+        for tree, part in zip(trees, parts, strict=True)
     ]

@@ -118,7 +118,10 @@ def _folder_tables(layout: Layout, name: str, folder: Path, split: str) -> dict[
     if wrong := [file for file in files if not file.name.endswith(ending)]:
         raise UserError(f"{wrong[0]} must be named <subject>{ending} to be read as {name}.")
     read = _with_header if layout.cells is None else _without_header
-    return {file.name.removesuffix(ending): read(layout, file) for file in files}
+    tables = {file.name.removesuffix(ending): read(layout, file) for file in files}
+    if empty := [subject for subject, rows in tables.items() if not rows]:
+        raise UserError(f"{folder / split}: the file of {empty[0]} holds no questions; fill it or delete it.")
+    return tables
 
 
 def _file_rows(layout: Layout, file: Path) -> Rows:

@@ -260,6 +260,25 @@ def test_malformed_files(tmp_path, content, reason):
         load("cmexam", file)
 
 
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_an_empty_file_of_a_folder_is_not_passed_over(tmp_path, content):
+    """Else a subject would be missing without a word."""
+    folder = mmlu(tmp_path, ROW)
+    (folder / "test" / "virology_test.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="the file of virology holds no questions"):
+        load("mmlu", folder)
+
+
+def test_one_row_in_another_encoding(tmp_path):
+    file = cmexam(tmp_path / "test.csv", ["问", "A 甲\nB 乙", "A", ""])
+    file.write_bytes(file.read_bytes() + '又,"A 甲\nB 乙",A,\n'.encode("gb18030"))
+    with pytest.raises(UserError, match=r"test\.csv, line 4: not UTF-8; convert the file"):
+        load("cmexam", file)
+    file.write_text("Question,Options,Answer\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"test\.csv, line 1: not UTF-8"):
+        load("cmexam", file)
+
+
 def test_missing_and_misnamed_files(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         load("cmexam", tmp_path / "test.csv")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from clmed.evaluation.calibration import against_base, calibrated, calibration_error, calibration_rows, distance
+from clmed.evaluation.calibration import calibrated, calibration_error, calibration_rows
 from clmed.evaluation.scoring import Request, score
+from clmed.results.drops import against_base, distance
 
 LETTERS = "ABCD"
 
@@ -36,9 +37,17 @@ def exam(make_model, tokenizer):
 
 def measured(model, tokenizer, requests, gold):
     values = score(model, tokenizer, requests, batch_tokens=4000)
-    accuracy = np.mean([LETTERS[v.argmax()] == g for v, g in zip(values, gold, strict=True)])
-    whole = {"category": "all", "metric": "accuracy", "score": float(accuracy), "questions": len(gold)}
-    return [whole, *calibration_rows([tuple(LETTERS)] * len(gold), values, gold)]
+    answers = [tuple(LETTERS)] * len(gold)
+    said = {"accuracy": [LETTERS[v.argmax()] for v in values], "accuracy_calibrated": calibrated(answers, values)}
+    whole = [
+        {
+            "category": "all",
+            "metric": metric,
+            "score": float(np.mean([p == g for p, g in zip(found, gold, strict=True)])),
+        }
+        for metric, found in said.items()
+    ]
+    return [*({**row, "questions": len(gold)} for row in whole), *calibration_rows(answers, values, gold)]
 
 
 def test_planted(exam, tokenizer):
@@ -79,4 +88,3 @@ def test_calibration_error_by_hand():
     confidence, right = np.array([0.95, 0.95, 0.55, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])
     assert calibration_error(confidence, right) == pytest.approx((abs(2 - 2.9) + abs(1 - 0.55)) / 4)
     assert distance({"A": 1.0}, {"B": 1.0}) == 1.0
-    assert against_base([], []) == []

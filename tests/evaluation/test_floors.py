@@ -2,18 +2,23 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from pydantic import ValidationError
 
 from clmed.config import EvaluationConfig
 from clmed.errors import StoppedError
-from clmed.evaluation.floors import Change, Floors, paired
+from clmed.evaluation.evaluator import RunWriter
+from clmed.evaluation.floors import Change, Floors, paired, paired_texts
 from clmed.results import manifest
 from clmed.results.rundir import RunDirectory
+from clmed.training.checkpoint import Checkpoints
 from clmed.training.sharding import World
-from tests.small import make_trainer, small_config
+from tests.command import in_process, write_tiny
+from tests.small import make_trainer, on_ranks, small_config
 
 
 def test_verdicts():
@@ -49,6 +54,7 @@ def written(folder, scores, answers, tokens=(0, 100, 200)):
             ]
         )
         run.write_answers(point, "mmlu", {"correct": right})
+        run.write_answers(point, "web", {"nats": [10 * nats] * 5, "tokens": [10] * 5})
     return run
 
 
@@ -67,6 +73,8 @@ def test_what_is_told(tmp_path, stop):
     reason = floors.look(2)
     assert "floor crossed: mmlu changed by -10.00 points of accuracy" in said[0]
     assert (f"point 1 (100 tokens); the last good checkpoint is {run.checkpoints / '2-0'}" in reason) is stop
+    # It stays when the stop is saved, which makes three of at most two.
+    assert [(run.checkpoints / name / manifest.KEPT).exists() for name in ("3-0", "2-0", "1-0")] == [False, stop, False]
 
     run = written(tmp_path / "b", ([0.6, 0.5], [2.0, 2.1]), [few, [True] * 5 + [False] * 5])
     said.clear()
@@ -75,6 +83,46 @@ def test_what_is_told(tmp_path, stop):
     assert "too small to tell" in said[0]
     assert "web changed by +10.52 % of perplexity against the base; the floor is +5" in said[1]
     assert ("no checkpoint of that time is kept" in reason) is stop
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", None])
+def test_a_damaged_manifest_is_passed_over(tmp_path, content):
+    """And told, in words."""
+    right, wrong = [True] * 50, [False] * 50
+    run = written(tmp_path / "a", ([1.0, 0.0], [2.0, 2.0]), [right, wrong])
+    for name in ("2-0", "1-0"):
+        (run.checkpoints / name).mkdir(parents=True)
+        manifest.write(run.checkpoints / name, {}, json.dumps({"place": {"tokens": 0}}))
+    damaged = run.checkpoints / "2-0" / manifest.MANIFEST
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    reason = Floors({"mmlu": -2.0}, stop=True, directory=run, say=lambda message: None).look(1)
+    assert f"the last good checkpoint is {run.checkpoints / '1-0'}; passed over {damaged.parent}" in reason
+    assert "which is damaged (manifest.json" in reason and "\n" not in reason
+
+
+def test_an_interval_of_perplexity_covers():
+    """Of 2,000 samples of 100 rows of different lengths, about 97.5 % of the lower ends are below the true change."""
+    draw = np.random.default_rng(0)
+    below = 0
+    true = 100 * math.expm1(0.05)
+    for _ in range(2000):
+        tokens = draw.integers(20, 64, 100)
+        before = tokens * draw.normal(3.0, 0.5, 100)
+        now = before + tokens * draw.normal(0.05, 0.1, 100) + draw.normal(0, 2, 100)
+        value, half = paired_texts({"nats": before, "tokens": tokens}, {"nats": now, "tokens": tokens})
+        assert value == pytest.approx(100 * (math.exp((now - before).sum() / tokens.sum()) - 1))
+        below += value - half > true
+    assert 0.015 < below / 2000 < 0.04
+
+
+def test_too_little_text_to_tell():
+    few = {"nats": [10.0, 10.0], "tokens": [10, 10]}
+    value, half = paired_texts(few, {"nats": [10.0, 14.0], "tokens": [10, 10]})
+    assert value == pytest.approx(100 * math.expm1(0.2)) and half > value
+    assert Change(value=value, half=half, what="").verdict(5.0) == "unclear"
+    assert paired_texts({"nats": [1.0], "tokens": [10]}, {"nats": [9.0], "tokens": [10]})[1] == math.inf
+    value, half = paired_texts(few, {"nats": [1e5, 1e5], "tokens": [10, 10]})
+    assert Change(value=value, half=half, what="").verdict(5.0) == "crossed"
 
 
 def test_configuration():
@@ -99,8 +147,6 @@ def always(point: int) -> str:
 
 def test_a_run_stops_saves_and_goes_on(make_model, tokenizer, tmp_path, monkeypatch):
     """At a milestone: saved after that very step, measured once; the same command goes on from there."""
-    from clmed.training.checkpoint import Checkpoints
-
     monkeypatch.setenv("CLMED_CACHE", str(tmp_path / "cache"))
     config = small_config({})
     config.stream[0].__dict__["measure_at"] = ["4k"]
@@ -115,3 +161,65 @@ def test_a_run_stops_saves_and_goes_on(make_model, tokenizer, tmp_path, monkeypa
     again = make_trainer(config, make_model(), tokenizer, world, checkpoints=checkpoints)
     again.train(again.stream, found=found)
     assert again.point == 4
+
+
+def ruined(**changes):
+    """A first experience that changes next to nothing, then one with a rate that ruins any model."""
+    config = small_config({}, **changes)
+    for experience, lr in zip(config.stream, (1e-7, 0.5), strict=True):
+        experience.optimizer.__dict__["lr"] = lr
+    return config
+
+
+def test_two_ranks_stop_together(make_model, tokenizer, tmp_path, monkeypatch):
+    """The first rank looks and all stop: after the same save, with the same words."""
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path / "cache"))
+    config = ruined()
+    run = RunDirectory.create(tmp_path / "run", "name: x\n", {})
+
+    def on_rank(world):
+        said: list[str] = []
+        floors = Floors({"english_perplexity": 5.0}, stop=True, directory=run, say=said.append)
+        shots = {"cmexam": 0, "mmlu": 0, "english_perplexity": 0}
+        trainer = make_trainer(
+            config,
+            make_model(),
+            tokenizer,
+            world,
+            checkpoints=Checkpoints(run.checkpoints, world=world),
+            loggers=[RunWriter(run, shots, said.append)] if world.main else [],
+            floors=floors.look,
+        )
+        with pytest.raises(StoppedError) as stopped:
+            trainer.train(trainer.stream)
+        found: list[Any] = [None, None]
+        dist.all_gather_object(found, (str(stopped.value), trainer.point, trainer.clock.train_iterations))
+        return found, said
+
+    found, said = on_ranks(2, on_rank, tmp_path)
+    assert found[0] == found[1]
+    reason, point, steps = found[0]
+    assert point == 3 and any("floor crossed: english_perplexity" in told for told in said)
+    names = [path.name for path in manifest.checkpoints(run.checkpoints)]
+    assert names[0] == f"{steps:08d}-2" and len(names) == 2
+    assert reason.endswith(f"the last good checkpoint is {run.checkpoints / names[1]}")
+    assert {len(run.answers(p, "english_perplexity")["nats"]) for p in range(3)} == {
+        len(run.answers(0, "english_perplexity")["tokens"])
+    }
+
+
+def test_the_command_stops_at_a_floor(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path / "cache"))
+    file = write_tiny(tmp_path)
+    run = tmp_path / "run"
+    settings = ["evaluation.floors={english_perplexity: +5%, mmlu: -90}", "evaluation.on_floor=stop"]
+    rates = ["stream.0.optimizer.lr=1e-7", "stream.1.optimizer.lr=0.5"]
+    done = in_process(capfd, "run", str(file), "-o", str(run), *settings, *rates)
+    assert done.code == 75, done.err
+    reason = RunDirectory.open(run).status()["reason"]
+    _newest, good = manifest.checkpoints(run / "checkpoints")
+    assert "stopped at a floor: english_perplexity changed by +" in reason and "the floor is +5" in reason
+    assert reason.endswith(f"the last good checkpoint is {good}")
+    assert manifest.read_whole(good).values["place"]["point"] == 3
+    assert reason in done.out and "the same command goes on from there" in done.out
+    assert RunDirectory.open(run).status()["state"] == "stopped"

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from clmed.config import EvaluationConfig
+from clmed.config import BenchmarkConfig, EvaluationConfig
+from clmed.evaluation.benchmarks import load_benchmark
 from clmed.evaluation.evaluator import make_benchmarks
-from clmed.evaluation.explanations import explanation_scores, read_answer, read_explanation
+from clmed.evaluation.explanations import explanation_scores, prompts, read_answer, read_explanation
 from clmed.evaluation.generation import generate
 from tests.evaluation.test_scoring import shard
 from tests.small import on_ranks
@@ -125,6 +126,26 @@ def test_a_benchmark(make_model, tokenizer, tmp_path, order):
     assert scores["accuracy"]["score"] == measured.answers["correct"].count(True) / 3
     assert scores["unreadable"]["score"] == measured.answers["prediction"].count("") / 3
     assert len(measured.answers["generated"]) == 3 and all(measured.answers["generated"])
+    assert measured.answers["shots"] == [0, 0, 0] and len(set(measured.answers["prompt_hash"])) == 3
+
+
+def test_cases_are_reasoned_about(make_model, tokenizer, tmp_path):
+    """Only the patients' histories are asked; each prompt ends before the answer."""
+    pytest.importorskip("sacrebleu", reason="extra `reasoning`")
+    pytest.importorskip("rouge_chinese", reason="extra `reasoning`")
+    history = "患者，男，45岁。反复胸痛三年，活动后加重，休息后缓解。"
+    file = tmp_path / "exam.csv"
+    rows = [f'{stem}诊断是,"A 甲\nB 乙\nC 丙",B,因为甲' for stem in (history, "此病的", history.replace("45", "60"))]
+    file.write_text("\n".join(["Question,Options,Answer,Explanation", *rows]) + "\n", encoding="utf-8")
+    settings = {"benchmark": "cases", "of": "cmexam", "path": str(file), "scoring": "reason", "longer_than": 20}
+    evaluation = EvaluationConfig.model_validate({"gain": [settings]})
+    (made,) = make_benchmarks(evaluation, path_of=Path, corpus=None, tokenizer=tokenizer, positions=512)
+    measured = made.measure(make_model(max_position_embeddings=100))
+    assert measured.answers["index"] == [0, 2] and len(measured.answers["generated"]) == 2
+    scores = {row["metric"]: row for row in measured.scores if row["category"] == "all"}
+    assert scores["accuracy"]["questions"] == scores["rouge_l"]["questions"] == 2
+    benchmark = load_benchmark(BenchmarkConfig.model_validate(settings), file)
+    assert [text.endswith("C. 丙\n") for text in prompts(benchmark)] == [True, True]
 
 
 def test_bleu_and_rouge_of_characters():

@@ -41,6 +41,7 @@ def test_a_file_of_ones_own_in_five_lines(tmp_path):
         ([0, 2, 1], "ACB"),
         (["1", "3", "2"], "ACB"),
         ([2, None, 0], "CA"),
+        ([2.0, None, 0.0], "CA"),
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])

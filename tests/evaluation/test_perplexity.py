@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from clmed.evaluation.perplexity import perplexity
+from clmed.evaluation.perplexity import losses_by_row, perplexity
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,9 @@ def test_equals_documents_alone(make_model, documents, rows, attention, batch_to
     assert tokens == count
     assert measured / tokens == pytest.approx(nats / count, abs=1e-5)
     assert model.training
+    by_row = losses_by_row(model, rows, batch_tokens=batch_tokens)
+    alone = [perplexity(model, rows.select([index]), batch_tokens=batch_tokens) for index in range(len(rows))]
+    np.testing.assert_allclose(by_row, alone, rtol=1e-5)
 
 
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(make_model, rows, tokenizer):

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from clmed.config import BenchmarkConfig
 from clmed.data.templates import ANSWER_END
 from clmed.evaluation.benchmarks import EXAMS, Benchmark, Question, load_benchmark
-from clmed.evaluation.prompts import Prompt, prompt
+from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
 
 
 def question(subject: str, stem: str, options: list[str], answer: str, first: str = "A") -> Question:
@@ -185,6 +186,17 @@ def test_by_text_with_several_right_options():
         "BC": "口渴、肢冷\n",
         "ABC": "恶寒、口渴、肢冷\n",
     }
+
+
+def test_a_text_that_begins_another_has_no_end():
+    """As in lm-evaluation-harness, where one is right: the shorter has the larger sum, the longer the larger mean."""
+    exam = Benchmark(name="mmlu", exam=EXAMS["mmlu"], questions=(), shots={}, scoring="text")
+    asked = prompt(exam, question("anatomy", "Which?", ["renal", "renal failure", "x", "y"], "B"), 0)
+    assert asked.continuations[:2] == (" renal", " renal failure")
+    values = np.array([-4.0, -4.5, -9.0, -9.0])
+    assert asked.answers[int(values.argmax())] == "A"
+    normalised = {row["metric"]: row["score"] for row in normalised_rows([asked], [values], ["B"])}
+    assert normalised == {"accuracy_per_byte": 1.0, "accuracy_per_character": 1.0}
 
 
 @pytest.mark.parametrize(("answer", "answers"), [("D", "DBC"), ("A", "ABC"), ("B", "ABC")])

@@ -4,6 +4,7 @@ A file is read in one way. Which one is told by all its answers together: "4" of
 "0" cannot count from 1. Where two ways fit every row and disagree on some, the file is refused rather than guessed at.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def _number(answer: str, options: Options) -> str:
 
 def _counted(answer: str, options: Options, first: int) -> str:
     letters = list(options)
-    place = int(answer) - first if answer.strip().isdecimal() else -1
+    whole = re.fullmatch(r"(\d+)(\.0)?", answer.strip())  # pandas writes 2.0 where an answer is missing elsewhere
+    place = int(whole[1]) - first if whole else -1
     if not 0 <= place < len(letters):
         last = len(letters) - 1 + first
         raise ValueError(f"the answer {answer.strip()[:40]!r} is no option: those count from {first} to {last}")
