@@ -39,6 +39,11 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "interleave": {"interleave": {"every": 4, "from": GENERAL}},
     "joint": {"joint": {"from": GENERAL, "general_epochs": 0.1}},
     "ewc": {"ewc": {"fisher_from": GENERAL}},
+    "l2": {"l2": {}},
+    "agem": {"agem": {"from": GENERAL}},
+    "distill (live)": {"distill": {}},
+    "distill (stored)": {"distill": {"teacher": "stored"}},
+    "der": {"der": {"from": GENERAL}},
 }
 SHAPE = ["model.build.hidden_size=256", "model.build.layers=6", "model.build.intermediate_size=688"]
 SIZES = ["stream.0.data=medical_texts", "stream.0.tokens=20k", "stream.0.measure_at=[]", "training.micro_batch_size=8"]
@@ -65,7 +70,11 @@ def prepared(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, given
     assert config.model.build is not None
     corpus = Corpus.of(config, tokenizer, config.training.sequence_length)
     strategies = make_strategies(config.model_copy(update={"strategy": given}))
-    scenario = make_scenario(config.stream[:1], training=config.training, corpus=corpus, strategies=strategies, seed=0)
+    stream = config.stream[:1]
+    if "l2" in given:  # which stands in the place of weight decay
+        optimizer = stream[0].optimizer.model_copy(update={"weight_decay": 0.0})
+        stream = [stream[0].model_copy(update={"optimizer": optimizer})]
+    scenario = make_scenario(stream, training=config.training, corpus=corpus, strategies=strategies, seed=0)
     return new_model(config.model.build, tokenizer), corpus, strategies, scenario.streams["train"][0]
 
 

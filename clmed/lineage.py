@@ -34,11 +34,11 @@ from clmed.data.rows import tokenizer_fingerprint
 from clmed.results import manifest
 from clmed.results.rundir import RunDirectory, is_run, write_whole
 from clmed.results.start import Start
-from clmed.shards import local
 from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training.model import sources_fingerprint
-from clmed.training.sharding import World, on_all_ranks
+from clmed.training.sharding import World
+from clmed.training.state import weights_fingerprint
 
 # How a run is kept and started, which does not change what comes out; `device` and `threads` count as they are.
 NO_MATTER = {
@@ -81,7 +81,12 @@ def lineage(
         return [[name, content, sorted(left_out.get(name, ()))] for name, content in zip(names, found, strict=True)]
 
     measured = [
-        [_weights(model, world), tokenizer_fingerprint(tokenizer), config.training.precision, config.training.sharding],
+        [
+            weights_fingerprint(model, world),
+            tokenizer_fingerprint(tokenizer),
+            config.training.precision,
+            config.training.sharding,
+        ],
         [config.watching.kl, contents(config.watching.kl.data if config.watching.kl is not None else [])],
         [config.evaluation.batch_tokens, [[each.name, each.role, each.digest] for each in benchmarks]],
         [_code(), dict(versions), world.ranks, torch.get_num_threads(), _device(world)],
@@ -239,20 +244,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another disk, or one without links
         shutil.copy2(source, target)
-
-
-def _weights(model: PreTrainedModel, world: World) -> str:
-    """Of the architecture and every number in the model, each rank reading its shards."""
-    hashed = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(local(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
-    shape = {
-        key: value
-        for key, value in model.config.to_dict().items()
-        if key not in ("_name_or_path", "transformers_version")
-    }
-    return fingerprint([on_all_ranks(world, hashed.hexdigest), str(shape)])
 
 
 def _words(value: Any) -> set[str]:

@@ -10,11 +10,13 @@ measurement of clmed ends with `reshard()`.)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -46,6 +48,30 @@ def gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def clone_shards(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the model's trainable shards, such as an anchor to return to."""
     return {name: shard.clone() for name, shard in shards(model)}
+
+
+@contextmanager
+def with_weights(model: nn.Module, other: Mapping[str, Tensor]) -> Iterator[None]:
+    """Compute with other weights, forward only: a second model that costs no more than its shards, `other`.
+
+    The numbers change places, tensor by tensor, and back at the end: bit for bit, in the same memory. In between the
+    model must neither be trained nor saved.
+    """
+    _swap(model, other)
+    try:
+        yield
+    finally:
+        if isinstance(model, FSDPModule):
+            model.reshard()  # its root stays gathered after a forward alone, and would keep the other weights
+        _swap(model, other)
+
+
+@torch.no_grad()
+def _swap(model: nn.Module, other: Mapping[str, Tensor]) -> None:
+    for name, shard in shards(model):
+        own = shard.clone()
+        shard.copy_(other[name])
+        other[name].copy_(own)
 
 
 @torch.no_grad()
@@ -91,6 +117,14 @@ def mean_squared_gradients(
             mean[name].addcmul_(gradient, gradient, value=1 / len(batches))
     model.zero_grad()
     return mean
+
+
+def inner_product(model: nn.Module, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """The inner product of two vectors of the model's size, each given as local shards by name."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, shard in one.items():
+        total += (shard * other[name]).sum(dtype=torch.float64).cpu()
+    return reduce_sum(model, total).item()
 
 
 def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:

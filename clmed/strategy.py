@@ -48,8 +48,12 @@ class Strategy(BaseSGDPlugin):
         copies  what it keeps beside the model, in fp32 copies of the trainable weights (sharded like them)
         rows    rows that every rank runs forward and backward, beyond those trained
         tokens  tokens trained beyond the domain's
+        read    tokens run forward alone, by all ranks together (forward and backward count three times)
+        logits  how often a step's logits stand in memory once more, in fp32
+        disk    bytes kept in the cache
 
-        size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source). `clmed plan` runs
+        size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source), steps (for the
+        domain), step_tokens, row_tokens, vocabulary, parameters. `clmed plan` runs
         this method without importing its file, on the parameters as they stand in the YAML: it may use them by their
         names (`self.rows`; `self.from_`) and the builtins, and nothing else.
         """

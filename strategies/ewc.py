@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clmed.data.corpus import Corpus, Rows
 from clmed.errors import UserError
-from clmed.shards import add_to_gradients, clone_shards, mean_squared_gradients, quadratic_penalty
+from clmed.shards import add_to_gradients, clone_shards, quadratic_penalty
 from clmed.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ class EWC(Strategy):
     """Elastic weight consolidation: pull each weight to its old value, by how much the old data depends on it.
 
     Adds the gradient of  strength/2 * sum_i F_i (w_i - a_i)^2  where a are the weights before the experience and F is
-    the diagonal of the empirical Fisher information: the mean over rows of the squared gradient of a row's mean token
-    loss. F comes from the `fisher` part of the general sources in `fisher_from` before the first experience, and with
-    `past: true` from each experience's own data after it. `separate` keeps a penalty (F, a) for each of these;
-    `online` keeps one: F <- decay * F + F_new with the latest weights as anchor.
+    the diagonal of the Fisher information: the mean over rows of the squared gradient of a row's mean token loss, with
+    the data's `labels` (the empirical Fisher) or with labels drawn from the `model`. F comes from the `fisher` part of
+    the general sources in `fisher_from` before the first experience, and with `past: true` from each experience's own
+    data after it. `separate` keeps a penalty (F, a) for each of these; `online` keeps one: F <- decay * F + F_new with
+    the latest weights as anchor.
 
     Every rank computes the gradient of the same row, so that the reduced gradient is that row's and its square
     is exact for any number of ranks.
@@ -41,11 +42,12 @@ class EWC(Strategy):
         past: bool = True,
         mode: Literal["online", "separate"] = "online",
         decay: float = 1.0,
+        labels: Literal["data", "model"] = "data",
     ) -> None:
         if strength < 0 or rows < 1 or not 0 <= decay <= 1:
             raise UserError("ewc needs a `strength` of at least 0, at least 1 of `rows` and a `decay` from 0 to 1.")
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
-        self.past, self.mode, self.decay = past, mode, decay
+        self.past, self.mode, self.decay, self.labels = past, mode, decay, labels
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
 
     def sources(self, phase: "Phase", corpus: Corpus) -> Mapping[str, Rows]:
@@ -58,7 +60,8 @@ class EWC(Strategy):
         """A Fisher and an anchor for each penalty, and the rows whose gradients make the Fisher."""
         past = size.experiences - 1 if self.past else 0
         times = past + (1 if self.fisher_from else 0)
-        return {"copies": 2 * (min(times, 1) if self.mode == "online" else times), "rows": self.rows * times}
+        copies = 2 * (min(times, 1) if self.mode == "online" else times)
+        return {"copies": copies, "rows": self.rows * times, "disk": 4 * size.parameters if self.fisher_from else 0}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Before the first experience: what the general data depends on."""
@@ -75,14 +78,12 @@ class EWC(Strategy):
         for fisher, anchor in self.penalties:
             add_to_gradients(trainer.model, anchor, self.strength, fisher)
         if trainer.clock.train_exp_iterations % LOG_EVERY == 0:
-            values = [
-                quadratic_penalty(trainer.model, anchor, self.strength, fisher) for fisher, anchor in self.penalties
-            ]
-            trainer.log["ewc_penalty"] = sum(values)
+            penalties = (quadratic_penalty(trainer.model, a, self.strength, fisher) for fisher, a in self.penalties)
+            trainer.log["ewc_penalty"] = sum(penalties)
 
     def _consolidate(self, trainer: Any, sources: list[str]) -> None:
-        rows = trainer.sample_rows(sources, part="fisher", rows=self.rows)
-        fisher = mean_squared_gradients(trainer.model, rows, trainer.row_gradient)
+        # The general sources' is kept for other runs: they begin with the same model, rows, and so Fisher.
+        fisher = trainer.fisher(sources, rows=self.rows, labels=self.labels, kept=sources is self.fisher_from)
         if self.mode == "online" and self.penalties:
             (old, _), *_ = self.penalties
             for name, values in fisher.items():

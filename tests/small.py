@@ -24,7 +24,7 @@ GENERAL = ["english", "chinese"]
 
 def small_config(strategy: dict[str, Any], **changes: Any) -> ExperimentConfig:
     """Two short experiences (medical text, exam) with general text at hand; `changes` replace whole sections."""
-    optimizer = {"lr": 1e-3, "warmup": 0.1}
+    optimizer = {"lr": 1e-3, "warmup": 0.1} | ({"weight_decay": 0.0} if "l2" in strategy else {})
     sections: dict[str, Any] = {
         "name": "small",
         "data_root": "miniworld",

@@ -20,7 +20,7 @@ FLOORS = [
     {"clmed.config"},
     {"clmed.results"},
     {"clmed.data", "clmed.planning"},
-    {"clmed.shards", "clmed.strategy", "clmed.voice"},
+    {"clmed.live", "clmed.logits", "clmed.shards", "clmed.strategy", "clmed.voice"},
     {"clmed.stream"},
     {"clmed.evaluation", "clmed.training"},
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},

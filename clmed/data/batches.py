@@ -36,7 +36,8 @@ class Batches(Dataset):
 
     A micro-batch holds input_ids, position_ids and labels (micro, length) int64, weights (micro, length) float32: the
     tokens' own, weight (micro,) float32: a row's weight in the loss, part (micro,) float32: one row's part of the
-    step's rows (0 for an empty row), and source (micro,) int64: its index in `mixture.sources`.
+    step's rows (0 for an empty row), source (micro,) int64: its index in `mixture.sources`, and row (micro,) int64: its
+    number in the source (-1 for an empty row).
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Batches(Dataset):
             "weight": torch.zeros(self.micro),
             "part": torch.zeros(self.micro),
             "source": torch.zeros(self.micro, dtype=torch.int64),
+            "row": torch.full((self.micro,), -1),
         }
         for source in {pairs[slot][0] for slot in mine}:
             places = [place for place, slot in enumerate(mine) if pairs[slot][0] == source]
@@ -98,9 +100,29 @@ class Batches(Dataset):
             for key in INPUTS:
                 batch[key][places] = torch.from_numpy(np.asarray(found[key])).to(batch[key].dtype)
             batch["source"][places] = source
+        batch["row"][: len(mine)] = torch.tensor([pairs[slot][1] for slot in mine], dtype=torch.int64)
         batch["part"][: len(mine)] = 1 / len(pairs)
         batch["weight"][: len(mine)] = torch.from_numpy(weights[mine]).float()
         return batch
+
+    def beside(self, rows: Rows, per_step: int) -> "Batches":
+        """As many steps, each of `per_step` rows of another source, pass after pass in a fresh order."""
+        mixture = Mixture(
+            sources=("beside",),
+            counts=np.full((len(self), 1), per_step),
+            shares=np.ones(1),
+            sizes=(len(rows),),
+            domain=(False,),
+            seed=self.mixture.seed,
+        )
+        return Batches(
+            mixture=mixture,
+            rows={"beside": rows},
+            weighting=self.weighting,
+            micro_batch_size=self.micro,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
 
     def trained(self, *, domain_only: bool = False, of: str = "tokens") -> np.ndarray:
         """(steps + 1,) tokens (or `bytes`, or `supervised`) trained before step t, of all sources or the domain's."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NOTHING: Mapping[str, frozenset[int]] = {}
+Place = tuple[str, int]  # a source and a row of it
 COUNTS = ("tokens", "supervised", "mass", "bytes")
 
 
@@ -108,10 +109,21 @@ def reservoir(sources: Mapping[str, Rows], size: int, seed: int) -> Rows:
     from datasets import concatenate_datasets
 
     names = list(sources)
-    keys = [np.random.default_rng([seed, *name.encode()]).random(len(sources[name])) for name in names]
-    chosen = np.argsort(np.concatenate(keys), kind="stable")[:size]
     every = Rows(
         data=concatenate_datasets([sources[name].data for name in names]),
         **{key: np.concatenate([getattr(sources[name], key) for name in names]) for key in COUNTS},
     )
-    return every.select(np.sort(chosen))
+    return every.select(_chosen(sources, size, seed))
+
+
+def reservoir_places(sources: Mapping[str, Rows], size: int, seed: int) -> list[Place]:
+    """Where the rows of `reservoir` come from, in their order."""
+    names, chosen = list(sources), _chosen(sources, size, seed)
+    starts = np.cumsum([0, *(len(sources[name]) for name in names)])
+    which = np.searchsorted(starts, chosen, side="right") - 1
+    return [(names[source], int(index - starts[source])) for source, index in zip(which, chosen, strict=True)]
+
+
+def _chosen(sources: Mapping[str, Rows], size: int, seed: int) -> np.ndarray:
+    keys = [np.random.default_rng([seed, *name.encode()]).random(len(rows)) for name, rows in sources.items()]
+    return np.sort(np.argsort(np.concatenate(keys), kind="stable")[:size])

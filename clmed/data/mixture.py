@@ -11,7 +11,7 @@ be a whole row ahead or behind. (With two sources it holds in every run of steps
 more no sequence can do that for all shares.) Each pass over a source is a fresh permutation of its rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -95,6 +95,11 @@ class Mixture:
     def before(self) -> np.ndarray:
         """(steps + 1, sources) rows taken from each source before step t."""
         return np.vstack([np.zeros_like(self.counts[:1]), np.cumsum(self.counts, axis=0)])
+
+    def part_of_rows(self, names: Collection[str]) -> float:
+        """What part of the experience's rows are of these sources."""
+        own = [name in names for name in self.sources]
+        return float(self.counts[:, own].sum() / self.counts.sum())
 
     def step(self, t: int) -> list[tuple[int, int]]:
         """The (source index, row) pairs of step `t`, in the order of the sources."""

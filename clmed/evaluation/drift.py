@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from clmed.config import WatchingConfig
 from clmed.data.corpus import Corpus, reservoir
 from clmed.data.packing import IGNORED
-from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
+from clmed.live import deal, measuring, sum_over_ranks, world
 from clmed.shards import computing_device
 
 Row = Mapping[str, Any]

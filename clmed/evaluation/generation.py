@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from clmed.evaluation.live import deal, measuring, world
 from clmed.evaluation.prefix import cached
+from clmed.live import deal, measuring, world
 from clmed.shards import computing_device
 
 TAIL = 16

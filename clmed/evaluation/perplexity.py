@@ -12,7 +12,7 @@ from clmed.config import BenchmarkConfig, SourceConfig
 from clmed.data.corpus import Corpus, Rows
 from clmed.data.packing import IGNORED
 from clmed.data.rows import prepare
-from clmed.evaluation.live import deal, measuring, sum_over_ranks, world
+from clmed.live import deal, measuring, sum_over_ranks, world
 from clmed.shards import computing_device
 
 

@@ -15,9 +15,9 @@ import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.evaluation.encoding import Encoded, Request, encode
-from clmed.evaluation.live import deal, log_normalisers, measuring, sum_over_ranks, world
 from clmed.evaluation.prefix import following, parameters, run_prefix
 from clmed.evaluation.trees import Row, grow, lay_out
+from clmed.live import deal, log_normalisers, measuring, sum_over_ranks, world
 from clmed.shards import computing_device
 
 WORTHWHILE = 0.25

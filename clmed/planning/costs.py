@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,25 +12,37 @@ from clmed.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source."""
+    """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source.
+
+    steps: for the domain's tokens, each of step_tokens in rows of row_tokens; vocabulary, parameters: of the model.
+    """
 
     experiences: int
     domain_tokens: float
     tokens: Mapping[str, float]
+    steps: int = 0
+    step_tokens: int = 0
+    row_tokens: int = 0
+    vocabulary: int = 0
+    parameters: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's."""
+    """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
+    read (run forward alone), a step's logits once more in fp32, bytes of the cache's disk."""
 
     copies: float = 0.0
     rows: float = 0.0
     tokens: float = 0.0
+    read: float = 0.0
+    logits: float = 0.0
+    disk: float = 0.0
 
 
 def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:
     """The sum over the strategies; UserError for one whose parameters or `cost` are wrong."""
-    total = {"copies": 0.0, "rows": 0.0, "tokens": 0.0}
+    total = {field.name: 0.0 for field in fields(Cost)}
     for name, given in strategies.items():
         for key, value in _declared(name, given, size).items():
             if key not in total:

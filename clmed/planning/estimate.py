@@ -11,7 +11,7 @@ keys (and values), T the tokens of a micro-batch, s the length of a row, V the v
       `reduce_gradients: step`, else 4 S where copies of the model meet only with the last micro-batch
     activations: T c (9 h + 2 k + 4 i) a block (16-bit: 8 h T more, as norms compute in fp32), kept for every block, or
       with activation checkpointing for one, and c h T a block; T s (1 + c) for the mask that keeps documents apart
-    logits: 12 V T (the logits, their log-softmax and its gradient, in fp32)
+    logits: 12 V T (the logits, their log-softmax and its gradient, in fp32), 4 V T more for each that strategies add
     evaluation, in place of activations and logits: c (4 i + 9 h + 2 k) a token of a batch, keys and values of a prefix,
       and where perplexity is measured c V a token of a batch and 4 V s
 """
@@ -106,7 +106,17 @@ class Estimate:
         """What the strategies add; replay that displaces the domain's tokens (budget: total) adds none."""
         pairs = zip(self.config.stream, self.phases, strict=True)
         on_top = sum(phase.domain_tokens for experience, phase in pairs if experience.budget == "domain")
-        size = costs.Size(experiences=len(self.phases), domain_tokens=on_top, tokens=self.source_tokens)
+        training = self.config.training
+        size = costs.Size(
+            experiences=len(self.phases),
+            domain_tokens=on_top,
+            tokens=self.source_tokens,
+            steps=math.ceil(self.domain_tokens / training.tokens_per_step),
+            step_tokens=training.tokens_per_step,
+            row_tokens=training.sequence_length,
+            vocabulary=self.shape.vocabulary,
+            parameters=self.shape.parameters,
+        )
         return costs.of(self.config.strategy, size)
 
     @property
@@ -119,10 +129,11 @@ class Estimate:
 
     @property
     def flops(self) -> float:
-        """Of the model: forward and backward of every trained token, and of the strategies' rows on every rank."""
+        """Of the model: forward and backward of every trained token and of the strategies' rows on every rank, and the
+        forward, a third of that, of what they read."""
         length = self.config.training.sequence_length
         rows = self.cost.rows * self.ranks * length
-        return (self.tokens + rows) * self.shape.flops_per_token(length)
+        return (self.tokens + rows + self.cost.read / 3) * self.shape.flops_per_token(length)
 
     # ------------------------------------------------------------------ memory of one GPU
 
@@ -190,7 +201,8 @@ class Estimate:
         """Bytes of a step beside the state."""
         tokens = self.micro * self.config.training.sequence_length
         kept = self.activations(self.config.training.activation_checkpointing)
-        return {**self.gathering, "activations": kept, "logits": 12.0 * self.shape.vocabulary * tokens}
+        each = 12.0 + 4.0 * self.cost.logits
+        return {**self.gathering, "activations": kept, "logits": each * self.shape.vocabulary * tokens}
 
     @cached_property
     def evaluation(self) -> dict[str, float]:
@@ -246,9 +258,9 @@ class Estimate:
 
     @property
     def disk(self) -> float:
-        """Bytes of all checkpoints, the final model, and rows (12 bytes a token)."""
-        rows = 12.0 * sum(self.source_tokens.values())
-        return self.checkpoint * self.checkpoints + 4.0 * self.shape.parameters + rows
+        """Bytes of all checkpoints, the final model, rows (12 bytes a token), and what strategies keep in the cache."""
+        cache = 12.0 * sum(self.source_tokens.values()) + self.cost.disk
+        return self.checkpoint * self.checkpoints + 4.0 * self.shape.parameters + cache
 
     @property
     def checkpoints(self) -> int:

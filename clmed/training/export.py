@@ -98,7 +98,7 @@ def save_model(
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
     def write() -> None:
-        with new_folder(folder) as partial, _plain_errors(partial):
+        with new_folder(folder) as partial, plain_errors(partial):
             model.save_pretrained(partial, state_dict=state)
             tokenizer.save_pretrained(partial)
             if card:
@@ -121,7 +121,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _plain_errors(folder: Path) -> Iterator[None]:
+def plain_errors(folder: Path) -> Iterator[None]:
     """safetensors and tokenizers tell the system's errors as text only; here they are an OSError again."""
     try:
         yield

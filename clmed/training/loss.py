@@ -23,6 +23,18 @@ def row_losses(logits: Tensor, labels: Tensor, weights: Tensor | None = None) ->
     return (losses if weights is None else losses * pad(weights[:, 1:], (0, 1))).sum(dim=1)
 
 
+def sampled_labels(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """(rows, length) labels of which each that counts is drawn from the model's own distribution at its position.
+
+    The same for the same seed, wherever it is computed: a uniform number is looked up in the cumulated probabilities.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(labels.shape, generator=generator)[:, 1:, None].to(logits.device)
+    cumulated = logits[:, :-1].float().softmax(-1).cumsum(-1)
+    drawn = torch.searchsorted(cumulated, uniform * cumulated[..., -1:]).squeeze(-1)
+    return torch.where(labels == IGNORED, labels, pad(drawn, (1, 0)))
+
+
 def seconds_per_token(model: PreTrainedModel, batches: Batches) -> float:
     """Time of a forward and backward of one micro-batch, per position; the second of two, as the first warms up."""
     device = computing_device(model)

@@ -14,25 +14,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.templates import BaseSGDTemplate
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from clmed.config import ExperienceConfig
-from clmed.data.batches import Batch, row_batch
-from clmed.data.corpus import Corpus, reservoir
+from clmed.data.batches import Batch
+from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
-from clmed.data.rows import Part
 from clmed.stream import Experience
 from clmed.training.flops import flops_per_token
 from clmed.training.loss import row_losses
 from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.schedule import learning_rate
-from clmed.training.sharding import World, any_rank
+from clmed.training.services import Services
+from clmed.training.sharding import World
 
 
-class StepTrainer(BaseSGDTemplate):
+class StepTrainer(Services):
     """Trains a causal language model by one optimizer step.
 
     model: already on its device, and sharded where `world` has a mesh.
@@ -41,9 +40,6 @@ class StepTrainer(BaseSGDTemplate):
     flops: of all that was computed so far, on all ranks.
     log: what the watchers write after each step; strategies may add to it.
     """
-
-    model: PreTrainedModel
-    optimizer: Any  # None before the first experience
 
     def __init__(
         self,
@@ -143,20 +139,6 @@ class StepTrainer(BaseSGDTemplate):
                     f"share/{name}": weight,
                 }
 
-    def _sync_gradients(self, last: bool) -> None:
-        """Under FSDP: whether this micro-batch's gradients are reduced; copies of the model meet with the last only."""
-        if self.world.mesh is not None:
-            self.model.set_requires_gradient_sync(last or self.reduce_each)  # type: ignore[operator]
-            self.model.set_requires_all_reduce(last)  # type: ignore[operator]
-
-    @property
-    def _scale(self) -> float:
-        return 1.0 if self.scaler is None else self.scaler.scale
-
-    def _unscale(self) -> bool:
-        """Bring the gradients back to scale; whether one of this rank's overflowed."""
-        return self.scaler is not None and self.scaler.unscale(self.model)
-
     def _skips(self, overflow: bool) -> bool:
         """Whether this step is left out, on all ranks; what the next one's loss is scaled by is settled here."""
         if self.scaler is None:
@@ -176,41 +158,3 @@ class StepTrainer(BaseSGDTemplate):
                 f"training stops before this step changes the weights. A lower learning rate (now "
                 f"{config.optimizer.lr:g}) or a longer warm-up usually helps."
             )
-
-    # ------------------------------------------------------------------ for strategies
-
-    def sample_rows(self, sources: Sequence[str], *, part: Part, rows: int) -> list[Batch]:
-        """A uniform sample of at most `rows` rows of a part of several sources, one row a batch.
-
-        It is the same on every rank and for every run: what it is used for can be compared.
-        """
-        sample = reservoir({name: self.corpus.rows(name, part) for name in sources}, rows, seed=0)
-        return [row_batch(sample, index) for index in range(len(sample))]
-
-    def add_loss(self, values: Tensor) -> None:
-        """In `before_backward`: add to the step's loss the mean over all its rows of `values`, one for each row here.
-
-        values: (micro,). The mean is over all micro-batches and ranks, so the same for any number of them; rows that
-        only fill up a micro-batch do not count.
-        """
-        assert self.mbatch is not None
-        self.loss = self.loss + (values * self.mbatch["part"]).sum()
-
-    def row_gradient(self, batch: Batch) -> None:
-        """Set the gradient to that of one row's (weighted) mean token loss, without dropout, the same on every rank."""
-        self.model.eval()
-        self._sync_gradients(True)
-        batch = {key: value.to(self.device) for key, value in batch.items()}
-        mass = batch["weights"].sum()
-        mass = torch.where(mass > 0, mass, 1)
-        overflow = True
-        while overflow:  # fp16: until the scale is small enough for this row
-            self.optimizer.zero_grad()
-            output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-            losses = row_losses(output.logits, batch["labels"], batch["weights"])
-            (losses.sum() / mass * self._scale).backward()
-            overflow = self.scaler is not None and any_rank(self.world, self._unscale())
-            if overflow and self.scaler is not None:
-                self.scaler.update(overflow)
-        self.model.train()
-        self.flops += self.flops_per_token * batch["input_ids"].numel() * self.world.ranks

@@ -16,6 +16,8 @@ from clmed.strategies.ewc import EWC
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from clmed.shards import mean_squared_gradients
+
 STEPS, EXPERIENCES, LAMBDA, RATE = 20, 3, 5.0, 0.05
 
 
@@ -62,10 +64,12 @@ def by_clmed(data, mode, decay):
         model.zero_grad()
         nn.functional.cross_entropy(model(sample[0][None]), sample[1][None]).backward()
 
-    trainer = SimpleNamespace(model=model, row_gradient=set_gradient, is_last_experience=False, log={})
+    trainer = SimpleNamespace(model=model, is_last_experience=False, log={})
     for samples in data:
         trainer.experience = SimpleNamespace(config=SimpleNamespace(data=["own"]))
-        trainer.sample_rows = lambda names, part, rows, samples=samples: list(samples)
+        trainer.fisher = lambda names, samples=samples, **settings: mean_squared_gradients(
+            model, list(samples), set_gradient
+        )
         ewc.before_training_exp(trainer)
         for step, sample in enumerate(samples):
             trainer.clock = SimpleNamespace(train_exp_iterations=step)

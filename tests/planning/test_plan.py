@@ -65,15 +65,22 @@ def test_strategies_add_what_they_say():
         {"ewc": {"fisher_from": [], "past": False}},
         {"interleave": {"every": 5, "from": GENERAL}},
         {"joint": {"from": GENERAL, "general_epochs": 2.0}},
+        {"l2": {}},
+        {"agem": {"from": GENERAL}},
+        {"distill": {}},
+        {"distill": {"teacher": "stored", "top": 9}},
+        {"der": {"from": ["past"]}},
         {"naive": {}},
     ],
 )
 def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):
     """`clmed plan` imports no strategy: what it works out is what the imported object says."""
-    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens={"english": 50.0, "chinese": 70.0})
+    model = {"vocabulary": 5, "parameters": 1e3}
+    work = {"steps": 9, "step_tokens": 128, "row_tokens": 16}
+    tokens = {"english": 50.0, "chinese": 70.0}
+    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work, **model)
     (made,) = make_strategies(small_config(strategy))
-    own = {"copies": 0.0, "rows": 0.0, "tokens": 0.0} | dict(made.cost(size))
-    assert costs.of(strategy, size) == costs.Cost(**own)
+    assert costs.of(strategy, size) == costs.Cost(**made.cost(size))
 
 
 def test_replayed_tokens_are_those_of_a_real_run(tokenizer, make_model):

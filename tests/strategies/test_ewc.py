@@ -5,8 +5,10 @@ import torch
 from clmed.strategies.ewc import EWC
 
 from clmed.shards import add_to_gradients, clone_shards, mean_squared_gradients, quadratic_penalty, shards
+from clmed.training.loss import sampled_labels
 from clmed.training.sharding import World
-from tests.small import GENERAL, make_trainer, small_config
+from clmed.training.trainer import ContinualTrainer
+from tests.small import GENERAL, full_state, make_trainer, small_config
 
 QUIET = {"gain": [], "retention": []}
 
@@ -100,6 +102,69 @@ def test_penalties_over_the_stream(mode, tokenizer, make_model):
         new = fisher_diagonal(peer, ["medical"], 6)
         for name, value in fisher.items():
             torch.testing.assert_close(value, 0.5 * first[0][0][name] + new[name], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("labels", ["data", "model"])
+def test_runs_that_begin_alike_share_the_fisher(labels, tokenizer, make_model, tmp_path, monkeypatch):
+    """The second finds it in the cache: the same numbers, FLOPs and weights in the end; a damaged one is made again."""
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path))
+    made, found = [], []
+    row_gradient = ContinualTrainer.row_gradient
+    monkeypatch.setattr(ContinualTrainer, "row_gradient", lambda *a, **k: (made.append(1), row_gradient(*a, **k))[1])
+
+    def run(strength, model=make_model, **more):
+        given = {"fisher_from": GENERAL, "rows": 6, "past": False, "labels": labels, "strength": strength, **more}
+        trainer = trainer_for({"ewc": given}, tokenizer, model)
+        (ewc,) = (plugin for plugin in trainer.plugins if isinstance(plugin, EWC))
+        before = len(made)
+        trainer.train([trainer.stream[0]])
+        found.append((ewc.penalties[0][0], trainer.flops, full_state(trainer.model)))
+        return len(made) - before
+
+    assert run(100.0) == 6 and run(100.0) == 0 and run(7.0) == 0
+    (first, flops, weights), (second, same_flops, same), _ = found
+    assert flops == same_flops and all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert run(100.0, rows=5) == 5 and run(100.0, model=lambda seed: make_model(9)) == 6
+    for file in tmp_path.glob("fisher/*/0.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert run(100.0) == 6 and run(100.0) == 0
+    assert not list(tmp_path.glob("fisher/.*"))
+
+
+def test_labels_are_drawn_as_the_model_says():
+    """Chi-square over 4,000 positions with the same five probabilities, 4 degrees of freedom."""
+    from scipy.stats import chisquare
+
+    p = torch.tensor([0.05, 0.1, 0.15, 0.3, 0.4])
+    labels = torch.zeros((2, 4001), dtype=torch.int64)
+    labels[1, :2000] = -100
+    drawn = sampled_labels(p.log().expand(2, 4001, 5), labels, seed=3)
+    assert ((drawn == -100) == (labels == -100)).all()
+    counts = torch.bincount(drawn[0, 1:], minlength=5)
+    assert chisquare(counts.numpy(), 4000 * p.numpy() / p.sum().item()).pvalue > 0.001
+    assert torch.equal(drawn, sampled_labels(p.log().expand(2, 4001, 5), labels, seed=3))
+    sharp = torch.full((1, 6, 9), -50.0)
+    sharp[0, torch.arange(6), [4, 2, 8, 0, 1, 3]] = 50.0  # what follows each position
+    assert sampled_labels(sharp, torch.zeros((1, 6), dtype=torch.int64), seed=0)[0, 1:].tolist() == [4, 2, 8, 0, 1]
+
+
+def test_the_fisher_with_the_models_labels_is_that_of_those_labels(tokenizer, make_model):
+    trainer = trainer_for({}, tokenizer, make_model)
+    trainer.experience = trainer.stream[0]
+    trainer.make_optimizer()
+    found = trainer.fisher(GENERAL, rows=4, labels="model", kept=False)
+    model, expected = make_model(2), {}
+    for index, row in enumerate(trainer.sample_rows(GENERAL, part="fisher", rows=4)):
+        inputs = {key: row[key] for key in ("input_ids", "position_ids")}
+        labels = sampled_labels(model(**inputs, use_cache=False).logits.detach(), row["labels"], index)
+        assert not torch.equal(labels, row["labels"])
+        model.zero_grad()
+        model(**inputs, labels=labels, use_cache=False).loss.backward()
+        for name, parameter in model.named_parameters():
+            expected[name] = expected.get(name, 0) + parameter.grad**2 / 4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-9)
 
 
 def test_holds_the_weights_harder_with_more_strength(tokenizer, make_model):

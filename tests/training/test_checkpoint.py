@@ -19,6 +19,11 @@ STRATEGIES = {
         "ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6},
     },
     "ewc-separate": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6, "mode": "separate"}},
+    "l2": {"l2": {"strength": 1.0}},
+    "agem": {"agem": {"from": [*GENERAL, "past"], "memory": 30, "rows": 5}},
+    "distill": {"distill": {"strength": 5.0}},
+    "distill-stored": {"distill": {"strength": 5.0, "teacher": "stored", "rows": 50, "top": 7}},
+    "der": {"der": {"from": [*GENERAL, "past"], "ratio": 0.25, "memory": 20, "alpha": 0.1, "top": 7}},
     "interleave": {"interleave": {"every": 3, "from": GENERAL}},
 }
 SAVE_EVERY = 3
@@ -114,7 +119,12 @@ def whole_runs(tokenizer, make_model, tmp_path_factory):
     return get
 
 
-CASES = [("replay+ewc", cut) for cut in CUTS] + [(name, "in a step") for name in STRATEGIES if name != "replay+ewc"]
+LATER = {"der", "agem"}  # what they keep of the first experience shows in the second
+CASES = [("replay+ewc", cut) for cut in CUTS] + [
+    (name, "twice, in the second experience" if name in LATER else "in a step")
+    for name in STRATEGIES
+    if name != "replay+ewc"
+]
 
 
 @pytest.mark.parametrize(("strategy", "cut"), CASES)

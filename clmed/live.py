@@ -1,4 +1,4 @@
-"""What every measurement on a live model needs: forward passes that leave no trace, alone or on many ranks."""
+"""What every forward-only pass over a live model needs, so that it leaves no trace, alone or on many ranks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
