@@ -50,10 +50,11 @@ class Strategy(BaseSGDPlugin):
         tokens  tokens trained beyond the domain's
         read    tokens run forward alone, by all ranks together (forward and backward count three times)
         logits  how often a step's logits stand in memory once more, in fp32
-        disk    bytes kept in the cache
+        cached  fp32 copies of the trainable weights on the disk of the cache
+        disk    bytes there beside them
 
         size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source), steps (for the
-        domain), step_tokens, row_tokens, vocabulary, parameters. `clmed plan` runs
+        domain), step_tokens, row_tokens. `clmed plan` runs
         this method without importing its file, on the parameters as they stand in the YAML: it may use them by their
         names (`self.rows`; `self.from_`) and the builtins, and nothing else.
         """

@@ -61,7 +61,7 @@ class DER(Strategy):
     def cost(self, size: Any) -> Mapping[str, float]:
         """The memory's tokens, on top of the domain's; a pass over it, and its logits' disk, at each experience."""
         read = self.memory * size.row_tokens * size.experiences
-        disk = read * (8 * min(self.top, size.vocabulary) + 4)
+        disk = read * (8 * self.top + 4)
         return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio), "read": read, "disk": disk, "logits": 2}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:

@@ -57,7 +57,7 @@ class Distill(Strategy):
         if self.teacher == "live":
             return {"copies": 1, "read": size.steps * size.step_tokens, "logits": 5}
         read = self.rows * size.row_tokens * size.experiences
-        return {"read": read, "disk": read * (8 * min(self.top, size.vocabulary) + 4), "logits": 2}
+        return {"read": read, "disk": read * (8 * self.top + 4), "logits": 2}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Take the teacher."""

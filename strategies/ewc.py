@@ -61,7 +61,7 @@ class EWC(Strategy):
         past = size.experiences - 1 if self.past else 0
         times = past + (1 if self.fisher_from else 0)
         copies = 2 * (min(times, 1) if self.mode == "online" else times)
-        return {"copies": copies, "rows": self.rows * times, "disk": 4 * size.parameters if self.fisher_from else 0}
+        return {"copies": copies, "rows": self.rows * times, "cached": 1 if self.fisher_from else 0}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Before the first experience: what the general data depends on."""

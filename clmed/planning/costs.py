@@ -14,7 +14,7 @@ from clmed.errors import UserError
 class Size:
     """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source.
 
-    steps: for the domain's tokens, each of step_tokens in rows of row_tokens; vocabulary, parameters: of the model.
+    steps: for the domain's tokens, each of step_tokens in rows of row_tokens.
     """
 
     experiences: int
@@ -23,20 +23,19 @@ class Size:
     steps: int = 0
     step_tokens: int = 0
     row_tokens: int = 0
-    vocabulary: int = 0
-    parameters: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
-    read (run forward alone), a step's logits once more in fp32, bytes of the cache's disk."""
+    read (run forward alone), a step's logits once more in fp32, and of the cache's disk copies of the weights and bytes."""
 
     copies: float = 0.0
     rows: float = 0.0
     tokens: float = 0.0
     read: float = 0.0
     logits: float = 0.0
+    cached: float = 0.0
     disk: float = 0.0
 
 

@@ -114,8 +114,6 @@ class Estimate:
             steps=math.ceil(self.domain_tokens / training.tokens_per_step),
             step_tokens=training.tokens_per_step,
             row_tokens=training.sequence_length,
-            vocabulary=self.shape.vocabulary,
-            parameters=self.shape.parameters,
         )
         return costs.of(self.config.strategy, size)
 
@@ -259,8 +257,13 @@ class Estimate:
     @property
     def disk(self) -> float:
         """Bytes of all checkpoints, the final model, rows (12 bytes a token), and what strategies keep in the cache."""
-        cache = 12.0 * sum(self.source_tokens.values()) + self.cost.disk
-        return self.checkpoint * self.checkpoints + 4.0 * self.shape.parameters + cache
+        rows = 12.0 * sum(self.source_tokens.values())
+        return self.checkpoint * self.checkpoints + 4.0 * self.shape.parameters + rows + self.cached
+
+    @property
+    def cached(self) -> float:
+        """Bytes that strategies keep in the cache."""
+        return self.cost.disk + 4.0 * self.shape.parameters * self.cost.cached
 
     @property
     def checkpoints(self) -> int:

@@ -92,7 +92,7 @@ def _verdict(plan: Estimate, host_memory: float | None) -> Table:
         table.add_row("host memory", f"{need} (--host-memory says what there is)")
     else:
         table.add_row("fits the host", f"{_yes(plan.host <= host_memory)}: {need}, of {_gib(host_memory)}")
-    cached = f", {_gib(plan.cost.disk)} of it kept for strategies" if plan.cost.disk else ""
+    cached = f", {_gib(plan.cached)} of it kept for strategies" if plan.cached else ""
     disk = f"{_gib(plan.disk)} GiB for at most {plan.checkpoints} checkpoints, model and rows{cached}"
     table.add_row("fits the disk", f"{_yes(plan.disk <= plan.free_disk)}: {disk}, of {_gib(plan.free_disk)} free here")
     if plan.supported:

@@ -75,10 +75,9 @@ def test_strategies_add_what_they_say():
 )
 def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):
     """`clmed plan` imports no strategy: what it works out is what the imported object says."""
-    model = {"vocabulary": 5, "parameters": 1e3}
     work = {"steps": 9, "step_tokens": 128, "row_tokens": 16}
     tokens = {"english": 50.0, "chinese": 70.0}
-    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work, **model)
+    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work)
     (made,) = make_strategies(small_config(strategy))
     assert costs.of(strategy, size) == costs.Cost(**made.cost(size))
 
