@@ -28,7 +28,8 @@ class Size:
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
-    read (run forward alone), a step's logits once more in fp32, and on the cache's disk copies of the weights and bytes.
+    read (run forward alone), a step's logits once more in fp32, and on the cache's disk copies of the weights and
+    bytes.
     """
 
     copies: float = 0.0

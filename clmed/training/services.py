@@ -36,6 +36,7 @@ class Services(BaseSGDTemplate):
     reduce_each: bool
     flops: float
     flops_per_token: float
+    loss: Any
 
     # ------------------------------------------------------------------ the step's loss
 
