@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from clmed.errors import UserError
+
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's shard of `tensor`, sharing its memory."""
@@ -74,6 +76,18 @@ def _swap(model: nn.Module, other: Mapping[str, Tensor]) -> None:
         other[name].copy_(own)
 
 
+def put_shards(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Set the trainable shards to `values`, as `clone_shards` gave them."""
+    for name, shard in shards(model):
+        shard.copy_(values[name])
+
+
+def blend_shards(model: nn.Module, anchor: Mapping[str, Tensor], alpha: float) -> None:
+    """weight <- (1 - alpha) anchor + alpha weight, in place and without communication."""
+    for name, shard in shards(model):
+        shard.lerp_(anchor[name], 1 - alpha)
+
+
 @torch.no_grad()
 def add_to_gradients(
     model: nn.Module, anchor: Mapping[str, Tensor], strength: float, importance: Mapping[str, Tensor] | None = None
@@ -127,6 +141,20 @@ def inner_product(model: nn.Module, one: Mapping[str, Tensor], other: Mapping[st
     return reduce_sum(model, total).item()
 
 
+def top_threshold(values: Tensor, parameter: Tensor, share: float) -> Tensor:
+    """The smallest of the `share` largest values of a whole tensor (at least one); all ranks ask for it together.
+
+    values: this rank's, shaped like its shard of `parameter`. One whole tensor at a time is gathered.
+    """
+    if isinstance(parameter, DTensor):
+        mesh, placements = parameter.device_mesh, parameter.placements
+        values = DTensor.from_local(
+            values, mesh, placements, shape=parameter.shape, stride=parameter.stride(), run_check=False
+        ).full_tensor()
+    count = max(1, int(share * values.numel()))
+    return values.flatten().topk(count).values[-1]
+
+
 def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:
     """Sum a per-shard scalar over the ranks that hold the shards of one copy of the model.
 
@@ -136,6 +164,16 @@ def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:
     if group is not None:
         dist.all_reduce(value, group=group)
     return value
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The decoder blocks of a causal language model: its longest module list."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise UserError(
+            f"{type(model).__name__} has no list of decoder blocks to shard; use one process without sharding."
+        )
+    return max(lists, key=len)
 
 
 def computing_device(model: nn.Module) -> torch.device:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche.core import BaseSGDPlugin
 
-from clmed.config import ExperienceConfig
+from clmed.config import ExperienceConfig, OptimizerConfig
 from clmed.data.corpus import Corpus, Rows
 from clmed.data.mixture import Blend
 
@@ -42,6 +42,10 @@ class Strategy(BaseSGDPlugin):
         """What an experience trains on."""
         return blend
 
+    def schedule(self, phase: "Phase", base: OptimizerConfig) -> OptimizerConfig:
+        """The optimizer settings of an experience, its learning-rate schedule among them; base: those so far."""
+        return base
+
     def cost(self, size: Any) -> Mapping[str, float]:
         """What it adds to plain training, for `clmed plan`: any of the keys
 
@@ -52,6 +56,7 @@ class Strategy(BaseSGDPlugin):
         logits  how often a step's logits stand in memory once more, in fp32
         cached  fp32 copies of the trainable weights on the disk of the cache
         disk    bytes there beside them
+        frozen_layers, frozen_embeddings  blocks of the model that do not train; 1 where its input embeddings do not
 
         size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source), steps (for the
         domain), step_tokens, row_tokens. `clmed plan` runs

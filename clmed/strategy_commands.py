@@ -1,11 +1,13 @@
 """`clmed strategies`: what there is against forgetting, and all about one of them."""
 
 import ast
+from pathlib import Path
 
 import click
 
 from clmed import catalogue
 from clmed.errors import UserError
+from clmed.starting_point import STRATEGY, TEST
 
 
 @click.group(invoke_without_command=True)
@@ -25,6 +27,7 @@ def strategies(context: click.Context) -> None:
       clmed strategies                           the list
       clmed strategies show ewc                  all about one: its formula, parameters, cost, and how to write it
       clmed strategies show my_methods.py:Mine   of your own, too
+      clmed strategies new my_methods.py         a starting point of your own, with a test
     """
     if context.invoked_subcommand is None:
         _list()
@@ -57,6 +60,34 @@ def show(name: str) -> None:
     cost = "none" if info.cost is None else ast.get_docstring(info.cost) or ast.unparse(info.cost)
     click.echo("\n".join(f"  {line}" for line in cost.splitlines()))
     click.echo(f"\nIn an experiment file:\n\n{_as_yaml(info)}")
+
+
+@strategies.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def new(file: Path) -> None:
+    """Write FILE, the commented starting point of a strategy of your own, and beside it a test of it.
+
+    It works as it is (a pull towards the old weights); make of it what you have in mind.
+
+    \b
+    Examples:
+      clmed strategies new my_method.py          writes my_method.py and test_my_method.py
+      python -m pytest test_my_method.py
+      clmed strategies show my_method.py:MyMethod
+    """
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise UserError(f"{file}: a strategy's file is named like a Python module, such as my_method.py.")
+    class_name = "".join(word.capitalize() for word in file.stem.split("_"))
+    test = file.with_name(f"test_{file.name}")
+    for path in (file, test):
+        if path.exists():
+            raise UserError(f"{path} is there already; give another name.")
+    try:
+        for path, text in ((file, STRATEGY), (test, TEST)):
+            path.write_text(text.replace("my_method", file.stem).replace("MyMethod", class_name), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written ({error.strerror}).") from error
+    click.echo(f"{file}\n{test}\n\nIn an experiment file:\n\n{_as_yaml(catalogue.find(f'{file}:{class_name}'))}")
 
 
 def _list() -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,12 +95,20 @@ def make_scenario(
     built: list[Experience] = []
     past = list(past)
     for index, config in enumerate(experiences):
-        phase = Phase(config=config, index=index, past=tuple(past), seed=seed)
+        phase = _scheduled(Phase(config=config, index=index, past=tuple(past), seed=seed), strategies)
         built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))
         past += [name for name in config.data if name not in past]
     streams = [EagerCLStream("train", built)]
     streams += [EagerCLStream(benchmark.name, [benchmark]) for benchmark in benchmarks]
     return CLScenario(streams)
+
+
+def _scheduled(phase: Phase, strategies: Sequence[Strategy]) -> Phase:
+    """The phase with the optimizer settings that the strategies choose."""
+    optimizer = phase.config.optimizer
+    for strategy in strategies:
+        optimizer = strategy.schedule(phase, optimizer)
+    return replace(phase, config=phase.config.model_copy(update={"optimizer": optimizer}))
 
 
 def _batches(

@@ -15,7 +15,7 @@ MODULES = {
 }
 # From the ground up: a package is one floor, a module at the top of clmed stands where it is named.
 FLOORS = [
-    {"clmed", "clmed.complaints", "clmed.errors"},
+    {"clmed", "clmed.complaints", "clmed.errors", "clmed.starting_point"},
     {"clmed.catalogue", "clmed.quantities", "clmed.yamlfile"},
     {"clmed.config"},
     {"clmed.results"},

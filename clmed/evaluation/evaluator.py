@@ -22,7 +22,7 @@ from clmed.evaluation.perplexity import heldout_rows, losses_by_row
 from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
 from clmed.results.drops import against_base
-from clmed.results.rundir import RunDirectory
+from clmed.results.rundir import VARIANTS, RunDirectory
 from clmed.stream import BenchmarkExperience
 
 
@@ -167,19 +167,34 @@ class RunWriter(BaseLogger):
 
     def after_eval_exp(self, strategy: Any, metric_values: Sequence[MetricValue], **kwargs: Any) -> None:
         """One benchmark has been measured."""
-        place = {
-            "point": strategy.point,
-            "tokens": strategy.tokens,
-            "all_tokens": strategy.all_tokens,
-            "bytes": strategy.bytes,
-            "flops": strategy.flops,
-            "experience": strategy.measured_experience,
-            "final": strategy.measured_final,
-            "train_seconds": round(strategy.train_seconds, 3),
-        }
         benchmark = strategy.experience
+        place = _place(strategy, strategy.measured_experience, strategy.measured_final)
         write_measurement(self.directory, benchmark, strategy.mb_output, self.shots[benchmark.name], place)
         self.say(told(benchmark, strategy.mb_output))
+
+    def variant(
+        self, trainer: Any, benchmark: BenchmarkExperience, measured: Measurement, what: Mapping[str, float]
+    ) -> None:
+        """One benchmark has been measured on weights beside the run's own, as `what` says (`{"alpha": 0.5}`)."""
+        place = _place(trainer, trainer.experience.name, True)
+        common = {"role": benchmark.role, "benchmark": benchmark.name, "shots": self.shots[benchmark.name]}
+        rows = [{**place, **what, **common, **row} for row in measured.scores]
+        self.directory.add_results(rows, VARIANTS)
+        self.say(f"{told(benchmark, measured)} at {', '.join(f'{key} {value:g}' for key, value in what.items())}")
+
+
+def _place(trainer: Any, experience: str, final: bool) -> dict[str, Any]:
+    """The measurement point, and what was trained until then."""
+    return {
+        "point": trainer.point,
+        "tokens": trainer.tokens,
+        "all_tokens": trainer.all_tokens,
+        "bytes": trainer.bytes,
+        "flops": trainer.flops,
+        "experience": experience,
+        "final": final,
+        "train_seconds": round(trainer.train_seconds, 3),
+    }
 
 
 def write_measurement(

@@ -29,7 +29,7 @@ class Size:
 class Cost:
     """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
     read (run forward alone), a step's logits once more in fp32, and on the cache's disk copies of the weights and
-    bytes.
+    bytes; blocks of the model that do not train, and whether its input embeddings do not.
     """
 
     copies: float = 0.0
@@ -39,6 +39,8 @@ class Cost:
     logits: float = 0.0
     cached: float = 0.0
     disk: float = 0.0
+    frozen_layers: float = 0.0
+    frozen_embeddings: float = 0.0
 
 
 def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:

@@ -4,8 +4,8 @@ Bytes a GPU holds. P are the model's weights, S those of one shard (FSDP2 cuts e
 `shard_ranks`), c the bytes of a value as it computes (4 in fp32, else 2), h the width, i that of the MLP, k that of
 keys (and values), T the tokens of a micro-batch, s the length of a row, V the vocabulary:
 
-    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep; all of it
-      is in the host's memory with cpu_offload
+    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep (of those S
+      that train, where a strategy freezes some); all of it is in the host's memory with cpu_offload
     gathered: c (root + 2 blocks), what FSDP2 has together to compute: the root, a block and the next one
     gradients on their way: (c + 4)(root + block); with accumulation sums not yet reduced: 4 P more with
       `reduce_gradients: step`, else 4 S where copies of the model meet only with the last micro-batch
@@ -148,12 +148,20 @@ class Estimate:
     def accumulation(self) -> int:
         return -(-self.rows // (self.micro * self.ranks))
 
+    @property
+    def trained(self) -> float:
+        """The share of the weights that train."""
+        embeddings = self.shape.vocabulary * self.shape.hidden
+        frozen = self.cost.frozen_layers * shapes.numbers(self.shape.block) + self.cost.frozen_embeddings * embeddings
+        return 1 - frozen / self.shape.parameters
+
     @cached_property
     def state(self) -> dict[str, float]:
         """Bytes of a rank that stay: this is what a checkpoint holds, but for the gradients."""
         shard = 4.0 * self.shape.shard(min(self.config.training.shard_ranks or self.ranks, self.ranks))
-        state = {"weights": shard, "gradients": shard, "optimizer": 2 * shard}
-        return state | ({"strategies": self.cost.copies * shard} if self.cost.copies else {})
+        trained = shard * self.trained
+        state = {"weights": shard, "gradients": trained, "optimizer": 2 * trained}
+        return state | ({"strategies": self.cost.copies * trained} if self.cost.copies else {})
 
     @property
     def _width(self) -> int:
@@ -252,7 +260,7 @@ class Estimate:
 
     @property
     def checkpoint(self) -> float:
-        return 4.0 * self.shape.parameters * (3 + self.cost.copies)
+        return 4.0 * self.shape.parameters * (1 + (2 + self.cost.copies) * self.trained)
 
     @property
     def disk(self) -> float:

@@ -1,6 +1,7 @@
 """The run directory: the only place that knows its file names.
 
     config.yaml  environment.json  status.json  train.jsonl  results.jsonl  answers/<point>/<benchmark>.parquet
+    variants.jsonl (like results.jsonl: weights measured beside the run's own, each row with what they are)
     checkpoints/  model/  exports/<point>/  figures/  report.html  log.txt  tensorboard/  wandb/
 
 A process may be killed at any moment, so whole files are written beside their place and renamed, and the line files
@@ -22,6 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from clmed.errors import UserError
+from clmed.results.differences import differences
 
 State = Literal["running", "complete", "stopped"]
 Row = dict[str, Any]
@@ -31,6 +33,7 @@ ENVIRONMENT = "environment.json"
 STATUS = "status.json"
 TRAIN = "train.jsonl"
 RESULTS = "results.jsonl"
+VARIANTS = "variants.jsonl"
 ANSWERS = "answers"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
@@ -42,8 +45,8 @@ WANDB = "wandb"
 LOG = "log.txt"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
-    CONFIG, ENVIRONMENT, TRAIN, RESULTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD, WANDB,
-    LOG, STATUS,
+    CONFIG, ENVIRONMENT, TRAIN, RESULTS, VARIANTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD,
+    WANDB, LOG, STATUS,
 )  # fmt: skip
 
 
@@ -119,9 +122,10 @@ class RunDirectory:
 
         points, steps: measurement points and training steps until then; the rest will be written again.
         """
-        results = [row for row in self.results() if row["point"] < points]
-        for name, rows in ((RESULTS, results), (TRAIN, self.training()[:steps])):
-            write_whole(self.path / name, "".join(_line(row) for row in rows).encode())
+        kept = {name: [row for row in self.results(name) if row["point"] < points] for name in (RESULTS, VARIANTS)}
+        for name, rows in {**kept, TRAIN: self.training()[:steps]}.items():
+            if rows or name != VARIANTS or (self.path / name).exists():
+                write_whole(self.path / name, "".join(_line(row) for row in rows).encode())
         for folder in (self.path / ANSWERS).glob("*"):
             if int(folder.name) >= points:  # with what was being written when it was killed
                 shutil.rmtree(folder)
@@ -136,6 +140,8 @@ class RunDirectory:
             if file.exists():
                 write_whole(self._answers_file(point, benchmark), file.read_bytes())
         self.add_results([mark | row for row in own])
+        if variants := [row for row in source.results(VARIANTS) if row["point"] < points]:
+            self.add_results([mark | row for row in variants], VARIANTS)
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -177,13 +183,13 @@ class RunDirectory:
         """Note in the status what the run's experiences are known by (clmed/lineage.py)."""
         _write_json(self.path / STATUS, {**self.status(), "lineage": list(keys)})
 
-    def add_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append measured scores; the rows given at once are written at once."""
-        _append(self.path / RESULTS, rows)
+    def add_results(self, rows: Iterable[Mapping[str, Any]], file: str = RESULTS) -> None:
+        """Append measured scores (file: or those of VARIANTS); the rows given at once are written at once."""
+        _append(self.path / file, rows)
 
-    def results(self) -> list[Row]:
+    def results(self, file: str = RESULTS) -> list[Row]:
         """Every measured score so far, in the order of measuring."""
-        return _read_lines(self.path / RESULTS)
+        return _read_lines(self.path / file)
 
     def add_training(self, row: Mapping[str, Any]) -> None:
         """Append what one training step had to say."""
@@ -272,32 +278,6 @@ def _runs_near(path: Path) -> list[str]:
 
 def _visible_files(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else []
-
-
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """`stream.0.epochs (1 there, 2 here)` for each leaf in which two configurations differ."""
-    children: list[Any] = []
-    if isinstance(old, dict) and isinstance(new, dict):
-        # Both in the old order, then what is new; `strategy` is a mapping whose order counts.
-        if set(old) == set(new) and list(old) != list(new) and place == "strategy":
-            return [f"{place} (the order of {', '.join(old)})"]
-        children = list(dict.fromkeys([*old, *new]))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-        children = list(old)
-    elif old != new:
-        return [f"{place} ({_brief(old)} there, {_brief(new)} here)"]
-    missing = "nothing"
-    return [
-        line
-        for key in children
-        for line in differences(old.get(key, missing), new.get(key, missing), f"{place}.{key}" if place else str(key))
-    ]
-
-
-def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _some(items: Sequence[str], separator: str = ", ", most: int = 4) -> str:

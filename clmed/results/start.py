@@ -10,8 +10,9 @@ from clmed.config import BenchmarkConfig, ExperimentConfig, resolve
 from clmed.config.stream import BASE
 from clmed.errors import UserError
 from clmed.results import manifest
+from clmed.results.differences import differences
 from clmed.results.points import Point, find_point, weights_of
-from clmed.results.rundir import RunDirectory, differences, is_run
+from clmed.results.rundir import RunDirectory, is_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from clmed.config import TrainingConfig
-from clmed.errors import LostRankError, UserError
+from clmed.errors import LostRankError
+from clmed.shards import decoder_blocks
 
 # One rank makes the base model while the others wait for it.
 PATIENCE = timedelta(hours=4)
@@ -126,13 +126,3 @@ def shard(model: PreTrainedModel, world: World, training: TrainingConfig) -> Pre
     if plain:
         raise AssertionError(f"sharding left plain tensors behind: {plain[:3]}")
     return model
-
-
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks of a causal language model: its longest module list."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise UserError(
-            f"{type(model).__name__} has no list of decoder blocks to shard; use one process without sharding."
-        )
-    return max(lists, key=len)

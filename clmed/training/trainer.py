@@ -35,6 +35,7 @@ class ContinualTrainer(StepTrainer):
     benchmarks: what is measured before the first experience, at milestones inside and after each.
     checkpoints: where to save after every `save_every` steps, every experience and the steps that reach the domain
         tokens `keep_at`; None saves nothing. The last stay, and with `keep_ends` those of the experiences.
+    record: where the scores of a variant of the weights go (`measure_variant`); None measures none.
     floors: says of a measurement point why the run must stop there, or nothing; asked on the first rank.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
@@ -59,6 +60,7 @@ class ContinualTrainer(StepTrainer):
         keep_at: Sequence[int] = (),
         keep_ends: bool = False,
         floors: Callable[[int], str] | None = None,
+        record: Callable[..., None] | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -81,6 +83,9 @@ class ContinualTrainer(StepTrainer):
         self.experiences: list[Experience] = []
         self.index = self.first_step = 0  # the place in the stream: experience, and its step to begin with
         self.floors, self.stop_reason = floors, ""
+        self.record = record
+        # Measurements by benchmark, where a strategy says that the weights never change: each is made once.
+        self.unchanging: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------ the stream
 
@@ -133,6 +138,20 @@ class ContinualTrainer(StepTrainer):
         if self.floors is not None:
             self.stop_reason = first_rank_says(self.world, self.floors(self.point) if self.world.main else "")
         self.point += 1
+        self.since = time.perf_counter()
+
+    def measure_variant(self, **variant: float) -> None:
+        """Measure every benchmark on the weights as they are, beside the measurement points.
+
+        The scores are recorded with the point that comes next and with `variant`, which says what these weights are
+        (`alpha=0.5`). For strategies, between experiences (`after_training_exp`); all ranks call it.
+        """
+        if self.record is None:
+            return
+        self.count_seconds()
+        for stream in self.benchmarks:
+            for benchmark in stream:
+                self.record(self, benchmark, benchmark.measure(self.model), variant)
         self.since = time.perf_counter()
 
     def save(self, *, mark: bool = False) -> None:
@@ -221,7 +240,10 @@ class ContinualTrainer(StepTrainer):
 
     def _eval_exp(self, **kwargs: Any) -> None:
         assert isinstance(self.experience, BenchmarkExperience)
-        self.mb_output = self.experience.measure(self.model)
+        name = self.experience.name
+        self.mb_output = (self.unchanging or {}).get(name) or self.experience.measure(self.model)
+        if self.unchanging is not None:
+            self.unchanging[name] = self.mb_output
 
     @property
     def _training_experience(self) -> Experience:

@@ -71,6 +71,10 @@ def test_strategies_add_what_they_say():
         {"distill": {"teacher": "stored", "top": 9}},
         {"der": {"from": ["past"]}},
         {"naive": {}},
+        {"average": {"trace": [0.5]}},
+        {"merge": {}},
+        {"freeze": {"layers": 2}},
+        {"rewarm": {"ratio": 0.2, "from": GENERAL}},
     ],
 )
 def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):

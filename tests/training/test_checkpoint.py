@@ -25,6 +25,9 @@ STRATEGIES = {
     "distill-stored": {"distill": {"strength": 5.0, "teacher": "stored", "rows": 50, "top": 7}},
     "der": {"der": {"from": [*GENERAL, "past"], "ratio": 0.25, "memory": 20, "alpha": 0.1, "top": 7}},
     "interleave": {"interleave": {"every": 3, "from": GENERAL}},
+    "soup+ema+average": {"soup": {"every": 0.4}, "ema": {"decay": 0.5}, "average": {"towards": "base"}},
+    "merge+freeze": {"merge": {"method": "ties"}, "freeze": {"layers": 1}},
+    "curriculum": {"curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.3}},
 }
 SAVE_EVERY = 3
 
@@ -125,6 +128,11 @@ CASES = [("replay+ewc", cut) for cut in CUTS] + [
     for name in STRATEGIES
     if name != "replay+ewc"
 ]
+CASES = (
+    [("replay+ewc", cut) for cut in CUTS]
+    + [("merge+freeze", "twice, in the second experience")]
+    + [(name, "in a step") for name in STRATEGIES if name != "replay+ewc"]
+)
 
 
 @pytest.mark.parametrize(("strategy", "cut"), CASES)

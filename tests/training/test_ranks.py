@@ -24,6 +24,13 @@ STRATEGIES = {
     },
     "interleave": {"interleave": {"every": 3, "from": GENERAL}},
     "joint": {"joint": {"from": GENERAL, "general_epochs": 0.5}},
+    "soup+ema+average": {"soup": {}, "ema": {"decay": 0.5}, "average": {"towards": "base"}},
+    "merge": {"merge": {"method": "ties", "density": 0.5}},
+    "freeze": {"freeze": {"layers": 1}},
+    "rewarm+curriculum": {
+        "rewarm": {"from": GENERAL, "ratio": 0.25, "warmup": 0.3},
+        "curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.3},
+    },
     "replay+ewc": {"replay": {"from": GENERAL}, "ewc": {"fisher_from": GENERAL, "rows": 12}},
 }
 ACCUMULATION = (1, 4)
