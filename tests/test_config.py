@@ -190,6 +190,7 @@ def test_an_override_that_goes_nowhere(folder: Path, override: str, message: str
         ("vocabulary: 1k", "vocabulary: 257", "vocabulary (257) must be at least 258: 256 bytes and two special tok"),
         ("heads: 4,", "heads: 5,", "hidden_size must be an even multiple of heads"),
         ("{perplexity: general}", "{perplexity: general, shots: 5}", "shots is for exams, not for perplexity"),
+        ("shots: 5}", "shots: 5, scoring: text, format_check: true}", "format_check is for answers by letter, and"),
         ("{perplexity: general}", "{perplexity: wiki}", "no source 'wiki' in data (known: encyclopedia, gen"),
         ("{perplexity: general}", "{benchmark: mmlu}", "another benchmark has the name 'mmlu' already"),
         ("benchmark: mmlu", "benchmark: mmul", "did you mean 'mmlu'?"),
