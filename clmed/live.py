@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 Batch = TypeVar("Batch")
+T = TypeVar("T")
 
 
 @contextmanager
@@ -46,6 +47,15 @@ def deal(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
     """
     rounds = [list(batches[start : start + size]) for start in range(0, len(batches), size)]
     return [dealt + dealt[:1] * (size - len(dealt)) for dealt in rounds]
+
+
+def gathered(found: T) -> list[T]:
+    """What every rank found, by rank; on all ranks."""
+    ranks = world()[1]
+    every = [found] * ranks
+    if ranks > 1:
+        dist.all_gather_object(every, found)
+    return every
 
 
 def sum_over_ranks(values: np.ndarray, device: torch.device) -> np.ndarray:

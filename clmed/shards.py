@@ -9,6 +9,7 @@ and after a forward-only pass, FSDP computes with gathered copies and edits to t
 measurement of clmed ends with `reshard()`.)
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -164,6 +165,15 @@ def reduce_sum(model: nn.Module, value: Tensor) -> Tensor:
     if group is not None:
         dist.all_reduce(value, group=group)
     return value
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of this rank's shards of all parameters and buffers, with their names and shapes."""
+    hashed = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(local(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:

@@ -38,6 +38,15 @@ class Strategy(BaseSGDPlugin):
         """Rows that this strategy makes itself, by a name that its `mixture` may use."""
         return {}
 
+    def remember(self, trainer: Any) -> Mapping[str, Rows]:
+        """The rows that stand behind names of `sources` and could not be known before: they depend on the model.
+
+        Each has as many rows as `sources` gave in its place. Called when an experience begins, before its callbacks,
+        and again where a run goes on inside one, after `load_state_dict`: which rows they are belongs to the state, as
+        the model is another one by then.
+        """
+        return {}
+
     def mixture(self, phase: "Phase", blend: Blend, corpus: Corpus) -> Blend:
         """What an experience trains on."""
         return blend
@@ -59,7 +68,8 @@ class Strategy(BaseSGDPlugin):
         frozen_layers, frozen_embeddings  blocks of the model that do not train; 1 where its input embeddings do not
 
         size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source), steps (for the
-        domain), step_tokens, row_tokens. `clmed plan` runs
+        domain), step_tokens, row_tokens, past (tokens of one pass over what came before each experience, summed over
+        the experiences). `clmed plan` runs
         this method without importing its file, on the parameters as they stand in the YAML: it may use them by their
         names (`self.rows`; `self.from_`) and the builtins, and nothing else.
         """

@@ -23,12 +23,20 @@ from clmed.strategy import Strategy
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One experience as strategies see it before it is built: its settings, its place, and what came before."""
+    """One experience as strategies see it before it is built: its settings, its place, and what came before.
+
+    earlier: the sources of each earlier experience, a source where it came first.
+    """
 
     config: ExperienceConfig
     index: int
-    past: tuple[str, ...]  # sources of the earlier experiences, without repetition
+    earlier: tuple[tuple[str, ...], ...]
     seed: int
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        """The sources of all earlier experiences, without repetition."""
+        return tuple(name for names in self.earlier for name in names)
 
 
 class Experience(DatasetExperience):
@@ -36,7 +44,8 @@ class Experience(DatasetExperience):
 
     def __init__(self, *, phase: Phase, batches: Batches) -> None:
         super().__init__(dataset=AvalancheDataset([batches]), current_experience=phase.index)
-        self.config, self.name, self.batches = phase.config, phase.config.name, batches
+        self.phase, self.batches = phase, batches
+        self.config, self.name = phase.config, phase.config.name
         self.milestones = milestones(phase.config, batches)
 
 
@@ -93,11 +102,11 @@ def make_scenario(
     for strategy in strategies:
         experiences = strategy.stream(experiences)
     built: list[Experience] = []
-    past = list(past)
+    earlier = (tuple(past),) if past else ()
     for index, config in enumerate(experiences):
-        phase = _scheduled(Phase(config=config, index=index, past=tuple(past), seed=seed), strategies)
+        phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
         built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))
-        past += [name for name in config.data if name not in past]
+        earlier += (tuple(dict.fromkeys(name for name in config.data if name not in phase.past)),)
     streams = [EagerCLStream("train", built)]
     streams += [EagerCLStream(benchmark.name, [benchmark]) for benchmark in benchmarks]
     return CLScenario(streams)

@@ -28,6 +28,8 @@ class Joint(Strategy):
     def stream(self, experiences: Sequence[ExperienceConfig]) -> Sequence[ExperienceConfig]:
         """One experience named after all of them."""
         self.members = list(experiences)
+        if len({member.budget for member in self.members}) > 1:
+            raise UserError("joint makes one experience of all, so they must agree on one budget (domain or total).")
         data = list(dict.fromkeys(name for member in self.members for name in member.data))
         name = "+".join(member.name for member in self.members)
         return [self.members[0].model_copy(update={"name": name, "data": data, "measure_at": []})]

@@ -1,9 +1,13 @@
 """Replay: keep rehearsing general text and past experiences."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from clmed.data.corpus import Corpus, Rows, reservoir
+import numpy as np
+import torch
+from torch import Tensor
+
+from clmed.data.corpus import Corpus, Rows, balanced, reservoir
 from clmed.data.mixture import Blend, share_out
 from clmed.errors import UserError
 from clmed.strategy import Strategy
@@ -17,27 +21,61 @@ class Replay(Strategy):
 
     A step's rows are (1 - ratio) domain and ratio replay. The sources share the ratio in proportion to their
     sizes; the word `past` among them stands for a memory of at most `memory` rows of the earlier experiences' own data.
+    `select` says which rows those are:
 
-    The memory is an exact reservoir (each row of the past is in it with the same probability): the rows with the
-    smallest keys, where a row's key is a random number that depends on the seed, the source and the row alone. So it
-    is a function of (seed, past experiences) and is never stored.
+    reservoir  each with the same probability: the rows with the smallest keys, where a row's key is a random number
+               that depends on the seed, the source and the row alone
+    balanced   equally many of each earlier experience, from each a reservoir
+    surprise   those with the highest mean token loss under the model with which the experience begins: what it has
+               forgotten, or never learned
+
+    The first two are functions of (seed, past experiences) and are never stored. The third takes a forward pass over
+    the past; which rows it found is part of a checkpoint.
 
     Family: data
-    Source: Ibrahim et al., 2024, "Simple and Scalable Strategies to Continually Pre-train", arXiv 2403.08763
+    Source: Ibrahim et al., 2024, "Simple and Scalable Strategies to Continually Pre-train", arXiv 2403.08763; surprise:
+        Hazard et al., 2025, "SuRe: Surprise-Driven Prioritised Replay", arXiv 2511.22367 (without its dual learner)
     """
 
-    def __init__(self, *, ratio: float = 0.05, from_: list[str], memory: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        ratio: float = 0.05,
+        from_: list[str],
+        memory: int = 1000,
+        select: Literal["reservoir", "balanced", "surprise"] = "reservoir",
+    ) -> None:
         if not 0 <= ratio < 1 or memory < 1 or not from_:
             raise UserError(
                 "replay needs a `ratio` from 0 to below 1, a `memory` of at least 1 row and a source in `from`."
             )
-        self.ratio, self.names, self.memory = ratio, from_, memory
+        if select != "reservoir" and PAST not in from_:
+            raise UserError(f"replay: `select: {select}` chooses rows of the past, so `from` must name `past`.")
+        self.ratio, self.names, self.memory, self.select = ratio, from_, memory, select
+        self.found: dict[str, Any] = {}  # the surprising rows, and the experience that they were found for
 
     def sources(self, phase: Phase, corpus: Corpus) -> Mapping[str, Rows]:
-        """The memory of past experiences, where there are any."""
+        """The memory of past experiences, where there are any; as many others in the place of surprising rows."""
         if PAST not in self.names or not phase.past:
             return {}
-        return {PAST: reservoir({name: corpus.rows(name) for name in phase.past}, self.memory, phase.seed)}
+        groups = [{name: corpus.rows(name) for name in names} for names in phase.earlier]
+        if self.select == "balanced":
+            return {PAST: balanced(groups, self.memory, phase.seed)}
+        return {
+            PAST: reservoir({name: rows for group in groups for name, rows in group.items()}, self.memory, phase.seed)
+        }
+
+    def remember(self, trainer: Any) -> Mapping[str, Rows]:
+        """The rows of the past that surprise the model most."""
+        phase = trainer.experience.phase
+        if self.select != "surprise" or not phase.past:
+            return {}
+        past = Rows.joined([trainer.corpus.rows(name) for name in phase.past])
+        if self.found.get("experience") != phase.index:
+            worst = np.argsort(-trainer.mean_losses(past), kind="stable")[: self.memory]
+            self.found = {"experience": phase.index, "rows": torch.from_numpy(np.sort(worst))}
+        rows: Tensor = self.found["rows"]
+        return {PAST: past.select(rows.numpy())}
 
     def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
         """The blend with the replayed shares on top."""
@@ -47,5 +85,14 @@ class Replay(Strategy):
         return blend.add(mixed=share_out(self.ratio, sizes)) if sizes else blend
 
     def cost(self, size: Any) -> Mapping[str, float]:
-        """The replayed tokens, on top of the domain's."""
-        return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio)}
+        """The replayed tokens, on top of the domain's; and the pass that looks for surprising rows."""
+        looked_at = size.past if self.select == "surprise" else 0
+        return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio), "read": looked_at}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The surprising rows: the model that they surprised is gone."""
+        return {"found": self.found}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back the surprising rows."""
+        self.found = state["found"]

@@ -16,7 +16,7 @@ Exam answers are a few per cent of their tokens; weighting sources by supervised
 5 % of replayed text be most of the loss.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -57,6 +57,15 @@ class Batches(Dataset):
         largest = int(mixture.counts.sum(axis=1).max())
         self.micro = min(micro_batch_size, -(-largest // ranks))
         self.accumulation = -(-largest // (self.micro * ranks))
+
+    def fill(self, name: str, rows: Rows) -> None:
+        """Put the rows of a source in the place of those that stood for them; their number was settled before."""
+        if name not in self.mixture.sources:  # its share is nothing
+            return
+        source = self.mixture.sources.index(name)
+        if len(rows) != self.mixture.sizes[source]:
+            raise ValueError(f"{name} was to have {self.mixture.sizes[source]} rows and has {len(rows)}")
+        self.rows[source] = rows
 
     def __len__(self) -> int:
         return self.mixture.steps
@@ -134,7 +143,8 @@ class Batches(Dataset):
         return total
 
 
-def row_batch(rows: Rows, index: int) -> Batch:
-    """One row as a batch of its own: input_ids, position_ids and labels (1, length) int64, weights (1, length)."""
-    found = {key: torch.from_numpy(np.asarray(value)) for key, value in rows.data[[index]].items() if key in INPUTS}
+def row_batch(rows: Rows, indices: Sequence[int]) -> Batch:
+    """Some rows as a batch: input_ids, position_ids and labels (rows, length) int64, weights (rows, length)."""
+    found = rows.data[[*indices]]
+    found = {key: torch.from_numpy(np.asarray(value)) for key, value in found.items() if key in INPUTS}
     return {key: value if key == "weights" else value.long() for key, value in found.items()}

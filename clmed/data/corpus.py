@@ -1,6 +1,7 @@
 """The configured sources as packed rows, each prepared at first use."""
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,14 @@ class Rows:
     @staticmethod
     def of(data: "Dataset") -> "Rows":
         return Rows(data=data, **{key: np.asarray(data[key][:]) for key in COUNTS})
+
+    @staticmethod
+    def joined(parts: Sequence["Rows"]) -> "Rows":
+        """The rows of all parts, one after the other."""
+        from datasets import concatenate_datasets
+
+        data = concatenate_datasets([part.data for part in parts])
+        return Rows(data=data, **{key: np.concatenate([getattr(part, key) for part in parts]) for key in COUNTS})
 
     def select(self, rows: np.ndarray) -> "Rows":
         """The given rows, in the given order."""
@@ -106,14 +115,8 @@ def reservoir(sources: Mapping[str, Rows], size: int, seed: int) -> Rows:
     A row's key depends on (seed, source, row) alone. So the sample is uniform, needs no state, and as sources are added
     it changes as a reservoir does (Vitter, 1985): rows only leave it for rows of the new ones.
     """
-    from datasets import concatenate_datasets
-
     names = list(sources)
-    every = Rows(
-        data=concatenate_datasets([sources[name].data for name in names]),
-        **{key: np.concatenate([getattr(sources[name], key) for name in names]) for key in COUNTS},
-    )
-    return every.select(_chosen(sources, size, seed))
+    return Rows.joined([sources[name] for name in names]).select(_chosen(sources, size, seed))
 
 
 def reservoir_places(sources: Mapping[str, Rows], size: int, seed: int) -> list[Place]:
@@ -127,3 +130,24 @@ def reservoir_places(sources: Mapping[str, Rows], size: int, seed: int) -> list[
 def _chosen(sources: Mapping[str, Rows], size: int, seed: int) -> np.ndarray:
     keys = [np.random.default_rng([seed, *name.encode()]).random(len(rows)) for name, rows in sources.items()]
     return np.sort(np.argsort(np.concatenate(keys), kind="stable")[:size])
+
+
+def balanced(groups: Sequence[Mapping[str, Rows]], size: int, seed: int) -> Rows:
+    """A sample of at most `size` rows with equally many of each group: from each a reservoir with its own place in it.
+
+    What a group is too small for goes to the others, and a remainder row by row to the first ones. As groups are added
+    rows only leave the sample of the earlier ones.
+    """
+    rooms = [sum(map(len, group.values())) for group in groups]
+    shares = equal_shares(size, rooms)
+    return Rows.joined([reservoir(group, share, seed) for group, share in zip(groups, shares, strict=True) if share])
+
+
+def equal_shares(total: int, rooms: Sequence[int]) -> list[int]:
+    """`total` dealt out so that no share is above its room, nor more than 1 above another that has room left."""
+    total = min(total, sum(rooms))
+    level = bisect_right(range(total + 1), total, key=lambda height: sum(min(room, height) for room in rooms)) - 1
+    shares = [min(room, level) for room in rooms]
+    for index in [index for index, room in enumerate(rooms) if room > level][: total - sum(shares)]:
+        shares[index] += 1
+    return shares

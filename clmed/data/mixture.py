@@ -27,18 +27,24 @@ class Blend:
     domain: tokens of each of the experience's own sources (its budget).
     mixed: share of all tokens for each source that is mixed into the steps (replay).
     alternated: share of all optimizer steps for each source, or group of them, that gets whole steps (interleaving).
+    priority: of the alternated steps over the others: above 1 they come rather early, below 1 late (see `owners`).
     budget: "domain" adds the shares on top of the domain tokens, "total" lets them displace domain tokens.
     """
 
     domain: Mapping[str, float]
     mixed: Mapping[str, float]
     alternated: Mapping[str, float]
+    priority: float = 1.0
     budget: str = "domain"
 
     def add(
-        self, *, mixed: Mapping[str, float] | None = None, alternated: Mapping[str, float] | None = None
+        self,
+        *,
+        mixed: Mapping[str, float] | None = None,
+        alternated: Mapping[str, float] | None = None,
+        priority: float = 1.0,
     ) -> "Blend":
-        """This blend with further shares; the domain keeps what they leave."""
+        """This blend with further shares; the domain keeps what they leave. priority: of the `alternated` ones."""
         roles = [self.domain, self.mixed, self.alternated]
         for index, names in ((1, mixed or {}), (2, alternated or {})):
             for name in names:
@@ -47,8 +53,14 @@ class Blend:
                         f"The source {name!r} would have two parts in one experience (its own data, mixed into the "
                         "steps, steps of its own). Give each strategy sources of its own, or use one of them."
                     )
+        if self.alternated and alternated and priority != self.priority:
+            raise UserError(
+                f"Two strategies give whole steps to sources, one with the priority {self.priority:g} and one with "
+                f"{priority:g}; there is one order of the steps, so give both the same priority."
+            )
         blend = replace(
             self,
+            priority=priority if alternated else self.priority,
             mixed=_sum(self.mixed, mixed or {}),
             alternated=_sum(self.alternated, alternated or {}),
         )
@@ -142,9 +154,8 @@ def schedule(
         wanted[apart] = apportion(max(1, round(steps * share / (1 - share))) * rows_per_step, wanted[apart])
     parts = [spread(wanted[group], rows_per_step) for group in groups]
     counts = np.zeros((sum(map(len, parts)), len(sources)), dtype=np.int64)
-    # Which group a step belongs to is the same problem once more: one "row" a slot, groups as sources. The domain's
-    # last, shorter step stays the last of its group wherever it falls.
-    owner = spread([len(part) for part in parts], 1).argmax(axis=1)
+    # The domain's last, shorter step stays the last of its group wherever it falls.
+    owner = owners([len(part) for part in parts], blend.priority)
     for index, (group, part) in enumerate(zip(groups, parts, strict=True)):
         counts[np.ix_(owner == index, group)] = part
     amounts = np.array([tokens[name] for name in sources])
@@ -185,6 +196,28 @@ def spread(totals: Sequence[int] | np.ndarray, per_step: int) -> np.ndarray:
             counts[t, source] += 1
     rest = np.array(amounts, dtype=np.int64) - counts.sum(axis=0)
     return np.vstack([counts, rest]) if rest.any() else counts
+
+
+def owners(steps: Sequence[int], priority: float) -> np.ndarray:
+    """Which group each step belongs to, of `steps[i]` in group i: 0 for the domain's, 1 for the alternated.
+
+    With priority 1 that is `spread` once more: one "row" a slot, groups as sources. Else it is sampling without
+    replacement by priority (HuatuoGPT-II, arXiv 2311.09774) without its chance: there the next step is one of group 1
+    with the probability p g / (p g + d), where g and d are the steps left of each and p is the priority. In the mean g
+    falls as G e^(-p u) while d falls as D e^(-u), so that after t steps (t = G (1 - e^(-p u)) + D (1 - e^(-u)) gives
+    u) group 1 has had G (1 - e^(-p u)): here exactly that, rounded, at every t.
+    """
+    if len(steps) == 1 or priority == 1:
+        return spread(steps, 1).argmax(axis=1)
+    domain, other = steps
+    place = np.arange(domain + other)
+    low, high = np.zeros(len(place)), np.ones(len(place))
+    for _ in range(60):  # bisection for e^(-u), which falls from 1 to 0 as time goes on
+        middle = (low + high) / 2
+        early = other * (1 - middle**priority) + domain * (1 - middle) < place
+        low, high = np.where(early, low, middle), np.where(early, middle, high)
+    had = np.append(np.floor(other * (1 - high**priority) + 0.5), other)
+    return np.diff(had).astype(np.int64)
 
 
 def apportion(total: int, weights: np.ndarray) -> np.ndarray:

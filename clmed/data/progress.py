@@ -1,11 +1,14 @@
-"""A progress bar for the making of rows: the share of the source that is read, tokens, and tokens a second."""
+"""Progress bars; for the making of rows: the share of the source that is read, tokens, and tokens a second."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
+from typing import TypeVar
 
 from clmed.data.packing import Row
 from clmed.data.sources import Reading
+
+Item = TypeVar("Item")
 
 _PATIENCE = 2.0  # seconds of work before the bar appears
 
@@ -13,6 +16,16 @@ _PATIENCE = 2.0  # seconds of work before the bar appears
 def is_first_process() -> bool:
     """Whether this process is the one that talks, where torchrun or accelerate started several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def followed(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """The items, with a bar on the terminal (first process only)."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not (is_first_process() and console.is_terminal)
+    return track(items, title, console=console, transient=True, disable=hidden)
 
 
 def following(rows: Iterator[Row], title: str, reading: Reading) -> Iterator[Row]:

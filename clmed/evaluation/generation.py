@@ -14,7 +14,7 @@ import torch.distributed as dist
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.evaluation.prefix import cached
-from clmed.live import deal, measuring, world
+from clmed.live import deal, gathered, measuring, world
 from clmed.shards import computing_device
 
 TAIL = 16
@@ -56,7 +56,7 @@ def generate(
     with measuring(model):
         for dealt in deal(_batches([a for a in asked if len(a.tokens) < limit], most, batch_tokens), size):
             found = _continue(model, tokenizer, dealt[rank], min(most, limit - len(dealt[rank][0].tokens)), stops)
-            for batch, said in zip(dealt, _gathered(found), strict=True):
+            for batch, said in zip(dealt, gathered(found), strict=True):
                 for one, text in zip(batch, said, strict=True):
                     texts[one.index] = text
             if progress:
@@ -72,16 +72,6 @@ def _batches(asked: Sequence[Asked], most: int, batch_tokens: int) -> list[list[
             batches.append([])
         batches[-1].append(one)
     return batches
-
-
-def _gathered(found: list[str]) -> list[list[str]]:
-    """What every rank found, by rank."""
-    ranks = world()[1]
-    if ranks == 1:
-        return [found]
-    gathered: list[list[str]] = [[]] * ranks
-    dist.all_gather_object(gathered, found)
-    return gathered
 
 
 def _continue(

@@ -14,7 +14,8 @@ from clmed.errors import UserError
 class Size:
     """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source.
 
-    steps: for the domain's tokens, each of step_tokens in rows of row_tokens.
+    steps: for the domain's tokens, each of step_tokens in rows of row_tokens. past: tokens of one pass over what came
+    before each experience, summed over the experiences.
     """
 
     experiences: int
@@ -23,6 +24,7 @@ class Size:
     steps: int = 0
     step_tokens: int = 0
     row_tokens: int = 0
+    past: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,11 @@ class Estimate:
         pairs = zip(self.config.stream, self.phases, strict=True)
         on_top = sum(phase.domain_tokens for experience, phase in pairs if experience.budget == "domain")
         training = self.config.training
+        earlier: set[str] = set()
+        past = 0.0
+        for experience in self.config.stream:
+            past += sum(self.source_tokens.get(name, 0.0) for name in earlier)
+            earlier |= set(experience.data)
         size = costs.Size(
             experiences=len(self.phases),
             domain_tokens=on_top,
@@ -114,6 +119,7 @@ class Estimate:
             steps=math.ceil(self.domain_tokens / training.tokens_per_step),
             step_tokens=training.tokens_per_step,
             row_tokens=training.sequence_length,
+            past=past,
         )
         return costs.of(self.config.strategy, size)
 

@@ -59,17 +59,18 @@ def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Foun
         trainer.optimizer = make_optimizer(trainer.model, stream[trainer.index].config.optimizer)
     if trainer.first_step:
         trainer.experience = stream[trainer.index]
-        trainer.train_dataset_adaptation()
-        trainer.make_train_dataloader()
         trainer.check_model_and_optimizer()
-        for plugin in trainer.plugins:
-            if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
-                plugin.before_training_exp(trainer)
     optimizer = trainer.optimizer if _needs_optimizer(trainer) else None
     states = restore(found.path, trainer.model, optimizer, found.values["strategies"])
     strategies = [plugin for plugin in trainer.plugins if isinstance(plugin, Strategy)]
     for plugin, state in zip(strategies, states, strict=True):
         plugin.load_state_dict(state)
+    if trainer.first_step:
+        trainer.train_dataset_adaptation()
+        trainer.make_train_dataloader()
+        for plugin in trainer.plugins:
+            if not isinstance(plugin, Strategy | Clock) and hasattr(plugin, "before_training_exp"):
+                plugin.before_training_exp(trainer)
     trainer.since = time.perf_counter()
 
 

@@ -13,11 +13,13 @@ from transformers import PreTrainedModel
 
 from clmed.config import fingerprint
 from clmed.data.batches import INPUTS, Batch, row_batch
-from clmed.data.corpus import Corpus, Place, reservoir
+from clmed.data.corpus import Corpus, Place, Rows, reservoir
+from clmed.data.progress import followed
 from clmed.data.rows import Part
-from clmed.live import deal, measuring
+from clmed.live import deal, measuring, sum_over_ranks
 from clmed.logits import KIND, Reference, coarse, predicting
 from clmed.shards import mean_squared_gradients, shards, with_weights
+from clmed.stream import Experience
 from clmed.training.kept import keep
 from clmed.training.loss import row_losses, sampled_labels
 from clmed.training.precision import LossScaler
@@ -66,7 +68,25 @@ class Services(BaseSGDTemplate):
         It is the same on every rank and for every run: what it is used for can be compared.
         """
         sample = reservoir({name: self.corpus.rows(name, part) for name in sources}, rows, seed=0)
-        return [row_batch(sample, index) for index in range(len(sample))]
+        return [row_batch(sample, [index]) for index in range(len(sample))]
+
+    def mean_losses(self, rows: Rows) -> np.ndarray:
+        """(rows,) the (weighted) mean token loss in nats of each row, 0 for one without a loss; on every rank.
+
+        Forward passes of the model as it is, without dropout, some rows each, which the ranks share.
+        """
+        assert isinstance(self.experience, Experience)
+        size = self.experience.batches.micro
+        batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        nats, rank = np.zeros(len(rows)), self.world.rank
+        with measuring(self.model):
+            for dealt in followed(deal(batches, self.world.ranks), "looking for what the model knows worst"):
+                batch = {key: value.to(self.device) for key, value in row_batch(rows, dealt[rank]).items()}
+                output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
+                if rank == 0 or dealt[rank] is not dealt[0]:  # not a repeat
+                    nats[dealt[rank]] = row_losses(output.logits, batch["labels"], batch["weights"]).cpu().numpy()
+        self._count(self.corpus.length * len(rows) / 3)  # forward alone
+        return sum_over_ranks(nats, self.device) / np.where(rows.mass > 0, rows.mass, 1)
 
     def row_gradient(self, batch: Batch, labels_seed: int | None = None) -> None:
         """Set the gradient to that of one row's (weighted) mean token loss, without dropout, the same on every rank.
@@ -136,7 +156,7 @@ class Services(BaseSGDTemplate):
 
     def store_logits(self, places: Sequence[Place], *, top: int, temperature: float) -> Reference:
         """Keep on disk what the model says now of these (source, row) of train parts (see clmed/logits.py)."""
-        batches = [row_batch(self.corpus.rows(source), row) for source, row in places]
+        batches = [row_batch(self.corpus.rows(source), [row]) for source, row in places]
         before = self.flops
         settings = [top, temperature]
 

@@ -4,7 +4,6 @@ Tensors of a strategy that are shaped like the shards of a parameter are stored 
 another number of ranks can read them.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from transformers import PreTrainedModel
 
 from clmed.config import fingerprint
 from clmed.results.manifest import MANIFEST
-from clmed.shards import local
+from clmed.shards import digest, local
 from clmed.training.sharding import World, on_all_ranks
 
 TENSOR = "$tensor"  # marks, in a strategy's values, the place of a tensor
@@ -96,16 +95,12 @@ def restore_weights(path: Path, model: PreTrainedModel) -> None:
 def weights_fingerprint(model: PreTrainedModel, world: World) -> str:
     """16 hex digits for the architecture and every number in the model, each rank reading its shards;
     not the same for another number of ranks."""
-    hashed = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(local(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
     shape = {
         key: value
         for key, value in model.config.to_dict().items()
         if key not in ("_name_or_path", "transformers_version")
     }
-    return fingerprint([on_all_ranks(world, hashed.hexdigest), str(shape)])
+    return fingerprint([on_all_ranks(world, lambda: digest(model)), str(shape)])
 
 
 def _take_tensors(value: Any, path: str, parameters: Mapping[str, Tensor], held: dict[str, Tensor]) -> Any:

@@ -168,8 +168,13 @@ class ContinualTrainer(StepTrainer):
     # ------------------------------------------------------------------ one experience
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
-        """The experience's rows are already mixed by the strategies."""
-        self.adapted_dataset = self._training_experience.dataset
+        """The experience's rows are already mixed by the strategies; now those get their content that need a model."""
+        experience = self._training_experience
+        for plugin in self.plugins:
+            if isinstance(plugin, Strategy):
+                for name, rows in plugin.remember(self).items():
+                    experience.batches.fill(name, rows)
+        self.adapted_dataset = experience.dataset
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
         """One item is the micro-batches of one optimizer step, in the order of the mixture."""

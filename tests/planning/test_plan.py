@@ -60,6 +60,8 @@ def test_strategies_add_what_they_say():
     "strategy",
     [
         {"replay": {"ratio": 0.3, "from": GENERAL}},
+        {"replay": {"from": ["past"], "select": "surprise"}},
+        {"self_synthesis": {"rows": 30, "shots_from": GENERAL}},
         {"ewc": {"fisher_from": GENERAL}},
         {"ewc": {"fisher_from": GENERAL, "mode": "separate", "rows": 7}},
         {"ewc": {"fisher_from": [], "past": False}},
@@ -79,7 +81,7 @@ def test_strategies_add_what_they_say():
 )
 def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):
     """`clmed plan` imports no strategy: what it works out is what the imported object says."""
-    work = {"steps": 9, "step_tokens": 128, "row_tokens": 16}
+    work = {"steps": 9, "step_tokens": 128, "row_tokens": 16, "past": 30.0}
     tokens = {"english": 50.0, "chinese": 70.0}
     size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work)
     (made,) = make_strategies(small_config(strategy))

@@ -91,6 +91,25 @@ def test_joint_is_one_experience_with_every_budget(tokenizer, make_model):
     assert (np.abs(np.cumsum(only.batches.mixture.counts - exact, axis=0)) < 1 + 1e-9).all(), "not mixed evenly"
 
 
+def test_joint_of_three_experiences_keeps_tokens_and_epochs_and_adds_up_a_source(tokenizer, make_model):
+    optimizer = {"lr": 1e-3}
+    stream = [
+        {"name": "a", "data": ["medical"], "tokens": 3000, "optimizer": optimizer},
+        {"name": "b", "data": ["exam", "medical"], "epochs": 0.5, "optimizer": optimizer},
+        {"name": "c", "data": ["chinese"], "tokens": 2000, "optimizer": optimizer},
+    ]
+    (only,), corpus = streams({"joint": {}}, tokenizer, make_model, stream=stream)
+    tokens = tokens_by_source(only)
+    size = {name: float(corpus.rows(name).tokens.sum()) for name in tokens}
+    assert only.name == "a+b+c"
+    assert tokens == pytest.approx(
+        {"medical": 3000 + size["medical"] / 2, "exam": size["exam"] / 2, "chinese": 2000}, abs=64
+    )
+    stream[1]["budget"] = "total"
+    with pytest.raises(UserError, match="one budget"):
+        streams({"joint": {}}, tokenizer, make_model, stream=stream)
+
+
 def test_a_source_that_is_not_there_is_named(tokenizer, make_model):
     with pytest.raises(UserError, match="no source 'past'"):
         streams({"interleave": {"from": ["past"]}}, tokenizer, make_model)

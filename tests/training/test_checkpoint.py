@@ -15,7 +15,7 @@ from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_confi
 STRATEGIES = {
     "naive": {},
     "replay+ewc": {
-        "replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20},
+        "replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20, "select": "surprise"},
         "ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6},
     },
     "ewc-separate": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6, "mode": "separate"}},
@@ -28,6 +28,7 @@ STRATEGIES = {
     "soup+ema+average": {"soup": {"every": 0.4}, "ema": {"decay": 0.5}, "average": {"towards": "base"}},
     "merge+freeze": {"merge": {"method": "ties"}, "freeze": {"layers": 1}},
     "curriculum": {"curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.3}},
+    "self_synthesis": {"self_synthesis": {"ratio": 0.25, "rows": 6}},
 }
 SAVE_EVERY = 3
 

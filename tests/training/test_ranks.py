@@ -9,6 +9,7 @@ from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_confi
 STRATEGIES = {
     "naive": {},
     "replay": {"replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20}},
+    "surprise": {"replay": {"ratio": 0.25, "from": ["past"], "memory": 20, "select": "surprise"}},
     "ewc": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 12}},
     "ewc-separate": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 12, "mode": "separate"}},
     "replay+distill+l2": {
@@ -22,7 +23,8 @@ STRATEGIES = {
         "ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 6, "labels": "model"},
         "agem": {"from": ["english", "past"], "memory": 30, "rows": 5},
     },
-    "interleave": {"interleave": {"every": 3, "from": GENERAL}},
+    "interleave": {"interleave": {"every": 3, "from": GENERAL, "priority": 2.0}},
+    "self_synthesis": {"self_synthesis": {"ratio": 0.25, "rows": 6}},
     "joint": {"joint": {"from": GENERAL, "general_epochs": 0.5}},
     "soup+ema+average": {"soup": {}, "ema": {"decay": 0.5}, "average": {"towards": "base"}},
     "merge": {"merge": {"method": "ties", "density": 0.5}},
