@@ -102,7 +102,7 @@ def make_scenario(
     for strategy in strategies:
         experiences = strategy.stream(experiences)
     built: list[Experience] = []
-    earlier = (tuple(past),) if past else ()
+    earlier: tuple[tuple[str, ...], ...] = (tuple(past),) if past else ()
     for index, config in enumerate(experiences):
         phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
         built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))

@@ -197,7 +197,8 @@ def _continue(
     )
     with measuring(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        found = model.generate(
+        generate: Any = model.generate
+        found = generate(
             ids.to(device), attention_mask=mask.to(device), generation_config=settings, synced_gpus=world()[1] > 1
         )
     drawn = [[token for token in row if token != end] for row in found[:, width:].tolist()]
