@@ -86,8 +86,8 @@ class Replay(Strategy):
 
     def cost(self, size: Any) -> Mapping[str, float]:
         """The replayed tokens, on top of the domain's; and the pass that looks for surprising rows."""
-        looked_at = size.past if self.select == "surprise" else 0
-        return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio), "read": looked_at}
+        surprise = getattr(self, "select", "") == "surprise"  # of a subclass's parameters it may be none
+        return {"tokens": size.domain_tokens * self.ratio / (1 - self.ratio), "read": size.past if surprise else 0}
 
     def state_dict(self) -> dict[str, Any]:
         """The surprising rows: the model that they surprised is gone."""
