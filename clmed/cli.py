@@ -181,8 +181,9 @@ def evaluate(
     """Measure MODEL on benchmarks, outside a run: a hub id, a folder, a .gguf file, or the directory of a run.
 
     Benchmarks: cmexam, medqa, medmcqa, pubmedqa, cases (medicine); mmlu, cmmlu, ceval, arc_easy, piqa (general);
-    multiple_choice (your own file). docs/benchmarks.md says what each reads and how it is averaged. Options after a
-    --benchmark belong to it, options before the first one to all.
+    multiple_choice (your own file); lm_eval/NAME, any task of lm-evaluation-harness where that is installed.
+    docs/benchmarks.md says what each reads and how it is averaged. Options after a --benchmark belong to it, options
+    before the first one to all.
 
     The table shows beside each score what can be had without reading the questions. results.jsonl and answers/ are
     written as a run writes them.
@@ -193,6 +194,7 @@ def evaluate(
       clmed evaluate runs/replay --shots 5 --benchmark mmlu --path data/mmlu --benchmark cmmlu --path data/cmmlu
       clmed evaluate model.gguf --benchmark arc_easy --path arc.jsonl --questions 500 --perplexity wiki.jsonl
       clmed evaluate gpt2 --benchmark multiple_choice --path ward.csv --columns '{choices: [a, b], answer: key}'
+      clmed evaluate gpt2 --benchmark lm_eval/hellaswag --benchmark lm_eval/gsm8k --shots 8 --questions 200
       clmed evaluate gpt2 --benchmark mmlu --path data/mmlu --shots 5 --show 3
       torchrun --nproc_per_node 8 -m clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5
     """

@@ -137,7 +137,12 @@ def show(config: EvaluateConfig, number: int, say: Callable[[str], object]) -> N
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_shape(config.model))
     for benchmark in config.evaluation.retention:
-        if benchmark.benchmark is not None:
+        if benchmark.task is not None:
+            from clmed.evaluation.harness.show import show_task
+
+            local = None if benchmark.path is None else resolve(config, benchmark.path)
+            show_task(benchmark, local, number, longest(model), say)
+        elif benchmark.is_exam:
             _show(config, benchmark, number, tokenizer, model, say)
 
 

@@ -51,7 +51,7 @@ def check(config: ExperimentConfig, places: Places = NOWHERE) -> None:
 def check_evaluation(config: EvaluateConfig) -> None:
     """UserError if a benchmark of `clmed evaluate` cannot be what is asked, or shows its own test as shots."""
     root = data_folder(config)
-    found = [*_model(config), *_benchmarks(config, root), *_shown_tests(config)]
+    found = [*_model(config), *_benchmarks(config, root), *_tasks(config), *_shown_tests(config)]
     if found:
         raise UserError(describe(found, {(): "command line"}))
 
@@ -72,6 +72,7 @@ def _data(config: ExperimentConfig) -> Iterator[Problem]:
     if root.is_dir():
         yield from _sources(config, root)
         yield from _benchmarks(config, root)
+        yield from _tasks(config)
         yield from _leaks(config)
         yield from _shown_tests(config)
         yield from _heldout_leaks(config)
@@ -106,7 +107,7 @@ def _measured(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, 
 
 
 def _exams(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
-    return ((loc, benchmark) for loc, benchmark in _measured(config) if benchmark.benchmark is not None)
+    return ((loc, benchmark) for loc, benchmark in _measured(config) if benchmark.is_exam)
 
 
 def _texts(config: ExperimentConfig | EvaluateConfig) -> Iterator[tuple[Loc, BenchmarkConfig]]:
@@ -137,6 +138,24 @@ def _benchmarks(config: ExperimentConfig | EvaluateConfig, root: Path) -> Iterat
             yield from _missing((*loc, "path"), benchmark.path, local, root)
         for key, reason in exam.layout.problems(benchmark, local):
             yield (*loc, key), f"{dotted(loc)}.{key}: {reason}"
+
+
+def _tasks(config: ExperimentConfig | EvaluateConfig) -> Iterator[Problem]:
+    """Of lm-evaluation-harness, which takes seconds to list its own: only where one is asked for."""
+    for loc, benchmark in _measured(config):
+        if benchmark.task is None:
+            continue
+        from clmed.evaluation.harness.tasks import find_task
+
+        local = resolve(config, benchmark.path) if benchmark.path is not None else None
+        if benchmark.path is not None and (local is None or not local.is_dir()):
+            path = (*loc, "path")
+            yield path, f"{dotted(path)}: a folder with task files of lm_eval is needed; '{benchmark.path}' is none"
+            continue
+        try:
+            find_task(benchmark, local)
+        except UserError as error:
+            yield (*loc, "benchmark"), f"{dotted(loc)}.benchmark: {error}"
 
 
 def _leaks(config: ExperimentConfig) -> Iterator[Problem]:

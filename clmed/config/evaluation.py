@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from clmed.complaints import did_you_mean
 from clmed.config.model import ModelConfig
@@ -21,6 +21,9 @@ def _floor(value: Any) -> Any:
 
 
 Floor = Annotated[float, BeforeValidator(_floor)]
+
+HARNESS = "lm_eval/"
+"""What the name of a benchmark begins with that is a task of lm-evaluation-harness."""
 
 
 class ColumnsConfig(Section):
@@ -47,6 +50,8 @@ class BenchmarkConfig(Section):
     questions of the subjects and categories in `only` (all, if none is given) but for those in `without`.
     format_check: each measurement asks by text and without shots, too, to tell a lost form of answering from lost
     knowledge.
+    `lm_eval/NAME` is a task of lm-evaluation-harness (`path`: a folder of task files of one's own), which says itself
+    how many shots it shows unless `shots` are given.
     """
 
     benchmark: Annotated[str, Field(min_length=1)] | None = None
@@ -71,6 +76,31 @@ class BenchmarkConfig(Section):
         """The name under which results are written."""
         return self.name or self.benchmark or f"{self.perplexity}_perplexity"
 
+    @property
+    def task(self) -> str | None:
+        """The task of lm-evaluation-harness that this is."""
+        if self.benchmark is None or not self.benchmark.startswith(HARNESS):
+            return None
+        return self.benchmark.removeprefix(HARNESS)
+
+    @property
+    def is_exam(self) -> bool:
+        """Whether its questions are read, and asked, by clmed itself."""
+        return self.benchmark is not None and self.task is None
+
+    @property
+    def given_shots(self) -> int | None:
+        """None: the task says how many."""
+        return self.shots if self.task is None or "shots" in self.model_fields_set else None
+
+    @model_serializer(mode="wrap")
+    def _without_shots(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is written down must load again equal: a task that says how many shots it shows has none written."""
+        fields: dict[str, Any] = written(self)
+        if self.given_shots is None:
+            del fields["shots"]
+        return fields
+
     @model_validator(mode="after")
     def _consistent(self) -> "BenchmarkConfig":
         if (self.benchmark is None) == (self.perplexity is None):
@@ -83,6 +113,8 @@ class BenchmarkConfig(Section):
         only_defaults(
             self, ("shots", "shots_from"), self.scoring in ("generate", "reason"), "is not for generated answers"
         )
+        not_tasks = ("shots_from", "scoring", "subset", "split")
+        only_defaults(self, not_tasks, self.task is not None, "is not for tasks of lm_eval: their own files say it")
         only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
         only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")
         return self
@@ -107,7 +139,8 @@ class EvaluationConfig(Section):
         for name, floor in self.floors.items():
             if name not in known:
                 raise ValueError(f"floors: there is no benchmark '{name}' here{did_you_mean(name, known)}")
-            if (floor > 0) != (known[name].perplexity is not None):
+            # Whether a task's score may fall or rise is known when the task has been read.
+            if known[name].task is None and (floor > 0) != (known[name].perplexity is not None):
                 raise ValueError(
                     f"floors: {name} needs "
                     + (

@@ -16,9 +16,9 @@ NOTHING: Found = {}
 
 
 def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
-    """The benchmarks that have questions."""
+    """The benchmarks whose questions are known."""
     every = [*config.evaluation.gain, *config.evaluation.retention]
-    return [benchmark for benchmark in every if benchmark.benchmark is not None]
+    return [benchmark for benchmark in every if benchmark.is_exam]
 
 
 def whole_exams(config: ExperimentConfig) -> list[Benchmark]:

@@ -49,6 +49,13 @@ def make_benchmarks(
             if config.perplexity is not None:
                 rows = heldout_rows(config, corpus, local)
                 made.append(_perplexity(config, role, rows, evaluation.batch_tokens))
+            elif config.task is not None:
+                from clmed.evaluation.harness.measure import make_task
+
+                floor = evaluation.floors.get(config.label)
+                made.append(
+                    make_task(config, role, local, tokenizer, positions, evaluation.batch_tokens, floor, say, follow)
+                )
             else:
                 benchmark = marked(load_benchmark(config, local, shots), contaminated)
                 for reason in benchmark.reasons:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from clmed.results import manifest
-from clmed.results.metrics import ACCURACY, NATS, matrix
+from clmed.results.metrics import NATS, WHOLE, is_accuracy, lower_is_better, matrix, primary_metric
 from clmed.results.rundir import RunDirectory
 from clmed.results.start import keep
 
@@ -98,13 +98,18 @@ class Floors:
 
     def change(self, point: int, name: str) -> Change:
         """How the benchmark `name` has changed between the base and `point`."""
-        scores = matrix(self.directory.results())
+        rows = self.directory.results()
+        metric = primary_metric(rows, name)
+        whole = matrix(rows)[name, WHOLE, metric]
         base, now = (self.directory.answers(p, name) for p in (0, point))
-        if (name, "all", NATS) in scores:
+        if metric == NATS:
             value, half = paired_texts(base, now)
             return Change(value=value, half=half, what="% of perplexity")
-        whole = scores[name, "all", ACCURACY]
-        _, half = paired(base["correct"], now["correct"])
+        if lower_is_better(metric):
+            return Change(value=100 * (whole[point] / whole[0] - 1), half=0.0, what=f"% of {metric}")
+        if not is_accuracy(metric):
+            return Change(value=whole[point] - whole[0], half=0.0, what=f"points of {metric}")
+        _, half = paired(*(answers.get("score", answers["correct"]) for answers in (base, now)))  # shares of a point too
         return Change(value=100 * (whole[point] - whole[0]), half=half, what="points of accuracy")
 
     def _last_good(self, point: int) -> str:

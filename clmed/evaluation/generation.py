@@ -45,12 +45,29 @@ def generate(
     (a prompt that leaves none has an empty one). `batch_tokens`: tokens of a batch with all that is generated. With
     several ranks each must call with the same prompts, and each gets all texts.
     """
-    limit = model.config.get_text_config().max_position_embeddings
+    tokens = prompt_tokens(tokenizer, prompts)
+    return go_on(model, tokenizer, tokens, most=most, stops=stops, batch_tokens=batch_tokens, progress=progress)
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """With the tokeniser's default special tokens, but without a closing end-of-text token."""
     closed = tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
-    asked = [
-        Asked(index=index, tokens=tokens[:-1] if closed else tokens)
-        for index, tokens in enumerate(tokenizer(list(prompts))["input_ids"] if prompts else [])
-    ]
+    return [tokens[:-1] if closed else tokens for tokens in (tokenizer(list(prompts))["input_ids"] if prompts else [])]
+
+
+def go_on(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    most: int,
+    stops: Sequence[str],
+    batch_tokens: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """`generate` for prompts that are tokens already."""
+    limit = model.config.get_text_config().max_position_embeddings
+    asked = [Asked(index=index, tokens=tokens) for index, tokens in enumerate(prompts)]
     texts = [""] * len(prompts)
     rank, size = world()
     with measuring(model):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clmed.quantities import quantity
-from clmed.results.metrics import ACCURACY, LOWER_IS_BETTER, Rows, primary, primary_metric
+from clmed.results.metrics import Rows, as_shown, lower_is_better, primary, primary_metric
 from clmed.results.points import Point
 from clmed.results.table import tokens_text
 
@@ -98,14 +98,14 @@ def _scores(rows: Rows, points: Sequence[Point], tokens: int) -> list[str]:
         if last.number not in scores:
             continue
         metric = primary_metric(rows, benchmark)
-        scale, digits = (100, 1) if metric == ACCURACY else (1, 3)
+        scale, digits = as_shown(metric)
         now, before = scores[last.number], scores.get(0)
         cells = [f"{scale * now:.{digits}f}", "", ""]
         if before is not None:
             change = scale * (now - before)
             cells[1] = f"{change:+.{digits}f}".replace("-", "−")
             if round(change, digits):
-                cells[2] = "better" if (change < 0) == (metric in LOWER_IS_BETTER) else "worse"
+                cells[2] = "better" if (change < 0) == lower_is_better(metric) else "worse"
         first = "–" if before is None else f"{scale * before:.{digits}f}"
         lines.append(f"| {benchmark} | {roles[benchmark]} | {first} | {' | '.join(cells)} |")
     return lines

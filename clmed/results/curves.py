@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clmed.errors import UserError
-from clmed.results.metrics import ACCURACY, NATS, WHOLE, matrix, primary_metric
+from clmed.results.metrics import NATS, WHOLE, as_shown, matrix, primary_metric
 from clmed.results.rundir import Row, RunDirectory
 from clmed.results.table import categories, fold
 
@@ -54,7 +54,7 @@ class Run:
         metric = primary_metric(self.rows, benchmark)
         tokens = {row["point"]: row["tokens"] for row in self.rows}
         points = matrix(self.rows).get((benchmark, category, metric), {})
-        scale = 100 if metric == ACCURACY else 1
+        scale, _ = as_shown(metric)
         return [(tokens[point], scale * score) for point, score in points.items() if math.isfinite(score)]
 
 

@@ -3,7 +3,8 @@
 R[i][j] is the score on benchmark j at measurement point i; R[0] is the base model, T the last complete point. The
 benchmarks exist from the start, unlike the tasks of a vision stream, so every difference is taken against R[0].
 Accuracies are shares in [0, 1]. A perplexity benchmark is scored in nats per token, where lower is better; such
-scores are never averaged with accuracies.
+scores are never averaged with accuracies. Tasks of lm-evaluation-harness have metrics of their own names, to which a
+filter of the answers may be added ("exact_match,strict-match").
 """
 
 import statistics
@@ -16,7 +17,24 @@ Key = tuple[str, str, str]  # benchmark, category, metric
 ACCURACY = "accuracy"
 NATS = "nats_per_token"
 WHOLE = "all"
-LOWER_IS_BETTER = frozenset({NATS})
+ACCURACIES = frozenset({ACCURACY, "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em"})
+PERPLEXITIES = frozenset({"perplexity", "word_perplexity", "byte_perplexity"})
+LOWER_IS_BETTER = frozenset({NATS, *PERPLEXITIES, "bits_per_byte", "brier_score", "ter", "wer"})
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether it is a share of questions that were answered rightly."""
+    return metric.partition(",")[0] in ACCURACIES
+
+
+def lower_is_better(metric: str) -> bool:
+    """As of perplexities."""
+    return metric.partition(",")[0] in LOWER_IS_BETTER
+
+
+def as_shown(metric: str) -> tuple[int, int]:
+    """(scale, digits): accuracies are shown in %, with one digit after the point."""
+    return (100, 1) if is_accuracy(metric) else (1, 3)
 
 
 def matrix(rows: Rows) -> dict[Key, dict[int, float]]:
@@ -28,9 +46,9 @@ def matrix(rows: Rows) -> dict[Key, dict[int, float]]:
 
 
 def primary_metric(rows: Rows, benchmark: str) -> str:
-    """The metric that figures and averages use: accuracy, or nats per token for a perplexity benchmark."""
-    metrics = {row["metric"] for row in rows if row["benchmark"] == benchmark}
-    return NATS if NATS in metrics else ACCURACY
+    """The metric that figures and averages use: accuracy, nats per token for a perplexity benchmark; else its first."""
+    metrics = [row["metric"] for row in rows if row["benchmark"] == benchmark and row["category"] == WHOLE]
+    return next((known for known in (NATS, ACCURACY) if known in metrics), metrics[0] if metrics else ACCURACY)
 
 
 def primary(rows: Rows) -> dict[str, dict[int, float]]:
@@ -76,8 +94,8 @@ def forgetting(rows: Rows) -> dict[str, float]:
         earlier = [score for point, score in points.items() if point < last]
         if not earlier:
             continue
-        lower_is_better = primary_metric(rows, benchmark) in LOWER_IS_BETTER
-        result[benchmark] = points[last] - min(earlier) if lower_is_better else max(earlier) - points[last]
+        lower = lower_is_better(primary_metric(rows, benchmark))
+        result[benchmark] = points[last] - min(earlier) if lower else max(earlier) - points[last]
     return result
 
 
@@ -87,6 +105,6 @@ def _mean_delta(rows: Rows, role: Literal["gain", "retention"]) -> float | None:
     differences = [
         points[last] - points[0]
         for benchmark, points in primary(rows).items()
-        if roles[benchmark] == role and primary_metric(rows, benchmark) == ACCURACY and 0 in points
+        if roles[benchmark] == role and is_accuracy(primary_metric(rows, benchmark)) and 0 in points
     ]
     return statistics.fmean(differences) if differences else None

@@ -20,7 +20,7 @@ from clmed.errors import UserError
 from clmed.results.axis import TokenAxis, spread
 from clmed.results.curves import Curve, Group, Panel, Run, curves, groups, panels
 from clmed.results.fonts import han_fonts
-from clmed.results.metrics import ACCURACY, NATS
+from clmed.results.metrics import NATS, is_accuracy, lower_is_better
 from clmed.results.rundir import write_whole
 from clmed.results.table import fold
 
@@ -41,7 +41,7 @@ MARKERS = "os^DvPX"
 # Dots are kept for the base model. Four patterns and seven colours make 28 different pairs.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (2.5, 1)))
 # A smaller range of scores would magnify noise.
-LEAST_RANGE = {ACCURACY: 5.0, NATS: 0.1}
+LEAST_POINTS, LEAST_NATS, LEAST_SHARE = 5.0, 0.1, 0.1
 
 
 def plot_runs(runs: Sequence[Path], out: Path | None = None) -> list[Path]:
@@ -176,6 +176,19 @@ def _text_width(figure: Figure, text: str) -> float:
     return box.width / figure.dpi
 
 
+def _axis_label(metric: str) -> str:
+    if is_accuracy(metric):
+        return "accuracy (%)"
+    return ("nats/token" if metric == NATS else metric) + (" (lower is better)" if lower_is_better(metric) else "")
+
+
+def _least_range(metric: str, scores: Sequence[float]) -> float:
+    """In the units of the panel; a share of the largest score where nothing is known about the metric."""
+    if is_accuracy(metric):
+        return LEAST_POINTS
+    return LEAST_NATS if metric == NATS else LEAST_SHARE * max(map(abs, scores), default=0.0) or LEAST_SHARE
+
+
 def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Curve], layout: _Layout) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -185,7 +198,7 @@ def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Curve], layout: _Layou
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=2.5, pad=2)
     axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    axes.set_ylabel("accuracy (%)" if panel.metric == ACCURACY else "nats/token (lower is better)", labelpad=2)
+    axes.set_ylabel(_axis_label(panel.metric), labelpad=2)
     axes.set_xlabel("domain tokens" + (" (one scale per experience)" if axis.stretched else ""), labelpad=2)
     _draw_head(axes, panel, layout)
     for curve in found:
@@ -196,7 +209,8 @@ def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Curve], layout: _Layou
         # One base for all is grey and has a label; several bases are known by the colours of their runs.
         colour = GREY if len(bases) == 1 else _style(curve)["color"]
         axes.axhline(base, linewidth=0.9, linestyle=":", color=colour, zorder=1)
-    _limit(axes, [score for curve in found for line in curve.lines for _, score in line], LEAST_RANGE[panel.metric])
+    scores = [score for curve in found for line in curve.lines for _, score in line]
+    _limit(axes, scores, _least_range(panel.metric, scores))
     ends = [(curve.label, _style(curve)["color"], *curve.end) for curve in found]
     _label_ends(axes, ends, next(iter(bases)) if len(bases) == 1 else None, layout)
 

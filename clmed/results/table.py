@@ -11,12 +11,15 @@ from rich.text import Text
 
 from clmed.results.metrics import (
     ACCURACY,
-    LOWER_IS_BETTER,
+    NATS,
     WHOLE,
     Key,
     Rows,
+    as_shown,
     forgetting,
     gain,
+    is_accuracy,
+    lower_is_better,
     matrix,
     primary_metric,
     retention,
@@ -61,8 +64,7 @@ def score_table(rows: Rows) -> Table:
     table.add_column("point", overflow="fold", min_width=11)
     table.add_column("tokens", justify="right")
     for column in columns:
-        unit = "%" if column.key[2] == ACCURACY else "nats/token"
-        small = column.key[1] if column.key[1] != WHOLE else unit
+        small = column.key[1] if column.key[1] != WHOLE else _unit(column.key[2])
         header = Text.assemble(fold(column.heading.removeprefix(prefix), NAME_WIDTH), "\n", (small, "not bold dim"))
         table.add_column(header, overflow="fold")
     for point, row in {row["point"]: row for row in rows}.items():
@@ -89,7 +91,7 @@ def evaluation_table(rows: Rows) -> Table:
     for name in dict.fromkeys(row["benchmark"] for row in rows):
         shown = [row for row in rows if row["benchmark"] == name and not row["category"].startswith("subject:")]
         for index, row in enumerate(shown[:MOST_ROWS]):
-            share = row["metric"] == ACCURACY or row["metric"].startswith("f1")
+            share = is_accuracy(row["metric"]) or (row["metric"].startswith("f1") and "constant" in row)
             found = [row.get(key) for key in ("score", *BASELINES)]
             values = ["" if v is None else f"{100 * v:.1f}" if share else f"{v:.4f}" for v in found]
             table.add_row(
@@ -116,7 +118,7 @@ def summary(rows: Rows) -> str:
         for name, value in (("gain", gain(rows)), ("retention", retention(rows)))
         if value is not None
     ]
-    lost = {name: value for name, value in forgetting(rows).items() if primary_metric(rows, name) == ACCURACY}
+    lost = {name: value for name, value in forgetting(rows).items() if is_accuracy(primary_metric(rows, name))}
     worst = max(lost, key=lambda name: lost[name], default=None)
     if worst is not None and lost[worst] > 0:
         parts.append(f"most forgotten: {worst} ({100 * lost[worst]:.1f} points below its best)")
@@ -133,6 +135,12 @@ def categories(rows: Rows, benchmark: str) -> list[str]:
     if CONTAMINATED in shown:
         return [name for name in (CLEAN, CONTAMINATED) if name in shown]
     return shown if len(shown) <= MOST_CATEGORIES else []
+
+
+def _unit(metric: str) -> str:
+    if metric in (ACCURACY, NATS):
+        return "%" if metric == ACCURACY else "nats/token"
+    return fold(f"{metric} %" if is_accuracy(metric) else metric, NAME_WIDTH)
 
 
 def _columns(rows: Rows) -> list[Column]:
@@ -172,12 +180,12 @@ def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
     """`41.3` and below it `+2.1`, coloured. `–` if it was not measured."""
     if math.isnan(points.get(point, math.nan)):
         return Text("–", style="dim")
-    scale, digits = (100, 1) if metric == ACCURACY else (1, 3)
+    scale, digits = as_shown(metric)
     cell = Text(f"{scale * points[point]:{digits + 3}.{digits}f}")
     change = scale * (points[point] - points.get(0, math.nan))
     if point > 0 and not math.isnan(change):
         shown = f"{change:+.{digits}f}"
-        better = change < 0 if metric in LOWER_IS_BETTER else change > 0
+        better = change < 0 if lower_is_better(metric) else change > 0
         unchanged = float(shown) == 0
         cell.append("\n").append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
     return cell

@@ -223,3 +223,21 @@ def test_the_command_stops_at_a_floor(tmp_path, monkeypatch, capfd):
     assert manifest.read_whole(good).values["place"]["point"] == 3
     assert reason in done.out and "the same command goes on from there" in done.out
     assert RunDirectory.open(run).status()["state"] == "stopped"
+
+
+def test_tasks_of_the_harness(tmp_path):
+    """Perplexities in per cent, shares of a point question by question, other metrics in their own points."""
+    run = RunDirectory.create(tmp_path, "name: x\n", {})
+    found = {"wiki": ("word_perplexity", 20.0, 21.5), "mc2": ("acc", 0.55, 0.50), "wmt": ("bleu", 30.0, 28.5)}
+    for point in (0, 1):
+        common = {"point": point, "tokens": point, "category": "all", "questions": 2}
+        run.add_results(
+            [{**common, "benchmark": name, "metric": m, "score": s[point]} for name, (m, *s) in found.items()]
+        )
+        for name in found:
+            run.write_answers(point, name, {"correct": [None, None], "score": [0.8, 0.3 - 0.1 * point]})
+    floors = Floors({}, stop=False, directory=run, say=print)
+    assert floors.change(1, "wiki") == Change(value=pytest.approx(7.5), half=0.0, what="% of word_perplexity")
+    assert floors.change(1, "wmt") == Change(value=pytest.approx(-1.5), half=0.0, what="points of bleu")
+    change = floors.change(1, "mc2")
+    assert change.value == pytest.approx(-5.0) and change.half == pytest.approx(1.959964 * 7.0710678 / math.sqrt(2))

@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from clmed.evaluation.encoding import encode
 from clmed.evaluation.perplexity import perplexity
-from clmed.evaluation.scoring import Request, longest, score
+from clmed.evaluation.scoring import Request, longest, score, score_tokens
 
 WORDS = [
     "the",
@@ -292,3 +292,22 @@ def test_two_sharded_ranks_equal_one_process(make_model, tokenizer, requests_, e
     assert np.abs(changed - ranks[0]["first"]).max() > 0.1
     assert_close([ranks[0]["edited"]], [changed])
     np.testing.assert_allclose(ranks[0]["edited_perplexity"], perplexity(model, rows, batch_tokens=64), rtol=1e-6)
+
+
+def test_tokens_that_are_not_the_most_probable_are_counted(make_model, tokenizer):
+    model = make_model(initializer_range=0.3)
+    requests = make_requests()
+    encoded = encode(tokenizer, requests)
+    groups = [request.group for request in requests]
+    found = score_tokens(model, groups, encoded, batch_tokens=300, misses=True)
+    expected = []
+    for tokens in encoded:
+        for end in tokens.continuations:
+            ids = torch.tensor([[*tokens.context.tolist(), *end]])
+            with torch.no_grad():
+                best = model(input_ids=ids, use_cache=False).logits[0].argmax(-1)
+            expected.append(int((best[len(tokens.context) - 1 : -1] != ids[0, len(tokens.context) :]).sum()))
+    assert [int(value) for _, misses in found for value in misses] == expected
+    assert len(set(expected)) > 2
+    for (sums, _), value in zip(found, score(model, tokenizer, requests, batch_tokens=300), strict=True):
+        np.testing.assert_array_equal(sums, value)

@@ -64,3 +64,23 @@ def test_a_score_measured_again_replaces_the_old_one():
     rows = rows_of(TABLE)
     again = {**rows[2], "score": 0.9}
     assert metrics.matrix([*rows, again])["exam", "all", "accuracy"][2] == 0.9
+
+
+def test_metrics_of_other_tools_are_known_by_their_names():
+    """The first one of a benchmark counts; a filter of the answers is part of the name."""
+    other = {
+        "gsm8k": ("gain", "exact_match,strict-match", [0.10, 0.30]),
+        "wikitext": ("retention", "word_perplexity", [20.0, 25.0]),
+        "wmt": ("retention", "bleu", [30.0, 20.0]),
+        "hellaswag": ("retention", "acc", [0.50, 0.40]),
+    }
+    rows = rows_of(other)
+    rows += [{**row, "metric": "acc_norm", "score": 1.0} for row in rows if row["benchmark"] == "hellaswag"]
+    assert {name: metrics.primary_metric(rows, name) for name in other} == {
+        n: metric for n, (_, metric, _) in other.items()
+    }
+    assert metrics.gain(rows) == pytest.approx(0.20)
+    assert metrics.retention(rows) == pytest.approx(-0.10)
+    expected = {"gsm8k": -0.20, "wikitext": 5.0, "wmt": 10.0, "hellaswag": 0.10}
+    assert metrics.forgetting(rows) == pytest.approx(expected)
+    assert metrics.as_shown("exact_match,strict-match") == (100, 1) and metrics.as_shown("bleu") == (1, 3)

@@ -134,3 +134,16 @@ def test_what_was_measured_outside_a_run_fits_80_columns():
         and "mmlu: rows without a known answer, not asked: 2" in told
     )
     assert "some_long_ all nats_per_token 2.1235 7 name_ perplexity" in told
+
+
+def test_metrics_of_other_tools_are_shown_with_their_names():
+    common = {"tokens": 0, "experience": "base", "role": "retention", "category": "all", "questions": 8, "shots": 0}
+    rows = [
+        {**common, "point": point, "benchmark": name, "metric": metric, "score": score}
+        for name, metric, scores in (("hellaswag", "acc", (0.5, 0.4)), ("wikitext", "word_perplexity", (20.0, 18.5)))
+        for point, score in enumerate(scores)
+    ]
+    lines = [line.split() for line in rendered(rows)]
+    assert ["0", "base", "0", "50.0", "20.000"] in lines and ["−10.0", "−1.500"] in lines
+    assert any("acc" in line and "%" in line and "word_" in line for line in lines)
+    assert score_cell("word_perplexity", {0: 20.0, 1: 18.5}, 1).spans[-1].style == "green"

@@ -1,0 +1,59 @@
+"""The tasks by name: found before any work, refused with the nearest name."""
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clmed.complaints import did_you_mean
+from clmed.config import BenchmarkConfig
+from clmed.errors import UserError
+
+MOST_NAMES = 8
+
+
+def manager(folder: Path | None) -> Any:
+    """The harness's list of its own tasks and of those in `folder`, which come first."""
+    return _manager(None if folder is None else folder.resolve())
+
+
+@cache  # it takes seconds to make
+def _manager(folder: Path | None) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=None if folder is None else str(folder))
+
+
+def find_task(config: BenchmarkConfig, folder: Path | None) -> str:
+    """The name of the task, or of the group of tasks, that `config.benchmark` means.
+
+    Raises UserError where lm_eval is not installed, for an unknown name, and for one that has no score of its own.
+    """
+    name = config.task
+    assert name is not None, "an exam is not a task of the harness"
+    if find_spec("lm_eval") is None:
+        raise UserError(f"{config.benchmark} needs lm-evaluation-harness: pip install 'clmed[lm_eval]'")
+    found = manager(folder).task_index
+    if name not in found:
+        hint = did_you_mean(name, found)
+        where = "" if folder is None else f" and none in {folder}"
+        raise UserError(
+            f"lm_eval has no task '{name}'{where}{hint if hint.startswith(';') else '; `lm-eval ls tasks` lists them'}"
+        )
+    entry = found[name]
+    if entry.kind.name == "TAG":
+        raise UserError(
+            f"'{name}' is a tag of several tasks of lm_eval, without a score of its own: name {_some(entry.tags)}"
+        )
+    if entry.kind.name == "GROUP" and not (entry.cfg or {}).get("aggregate_metric_list"):
+        parts = (entry.cfg or {}).get("task") or []
+        names = [part if isinstance(part, str) else str(part.get("task", part.get("group"))) for part in parts]
+        raise UserError(f"'{name}' is a group of lm_eval without a score of its own: name {_some(names)}")
+    return name
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" (and {len(listed) - MOST_NAMES} more)" if len(listed) > MOST_NAMES else ""
+    return " or ".join(listed[:MOST_NAMES]) + more
