@@ -34,6 +34,7 @@ from tests.peers.harness_tasks import TASKS, write_tasks
 from tests.small import on_ranks
 
 POSITIONS = 512
+METRICS = ("acc", "exact_match,remove_whitespace", "word_perplexity")
 SHOTS = {"hellaswag": 2, "arc_easy": 0, "boolq": 1, "mmlu_anatomy": 5, "triviaqa": 3, "nq_open": 5, "lambada_openai": 1}
 
 
@@ -280,9 +281,7 @@ def test_a_run(command: Any, folder: Path) -> None:
     rows = run.results()
     points = {row["point"] for row in rows}
     assert len(points) == 4
-    whole = [
-        row for row in rows if row["category"] == "all" and row["metric"] in ("acc", "exact_match", "word_perplexity")
-    ]
+    whole = [row for row in rows if row["category"] == "all" and row["metric"] in METRICS]
     assert len(whole) == 3 * len(points)
     assert {row["category"] for row in rows if row["benchmark"] == "subjects"} == {
         "all", "two_subjects::inner", "subject:mmlu_anatomy", "subject:mmlu_virology"
