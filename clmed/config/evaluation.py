@@ -113,8 +113,8 @@ class BenchmarkConfig(Section):
         only_defaults(
             self, ("shots", "shots_from"), self.scoring in ("generate", "reason"), "is not for generated answers"
         )
-        not_tasks = ("shots_from", "scoring", "subset", "split")
-        only_defaults(self, not_tasks, self.task is not None, "is not for tasks of lm_eval: their own files say it")
+        not_tasks = ("shots_from", "scoring", "subset", "split", "only", "without")
+        only_defaults(self, not_tasks, self.task is not None, "is not for tasks of lm_eval")
         only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
         only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")
         return self
