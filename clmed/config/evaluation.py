@@ -113,7 +113,7 @@ class BenchmarkConfig(Section):
         only_defaults(
             self, ("shots", "shots_from"), self.scoring in ("generate", "reason"), "is not for generated answers"
         )
-        not_tasks = ("shots_from", "scoring", "subset", "split", "only", "without")
+        not_tasks = ("shots_from", "scoring", "subset", "split", "only", "without", "format_check")
         only_defaults(self, not_tasks, self.task is not None, "is not for tasks of lm_eval")
         only_defaults(self, ("columns",), self.benchmark != "multiple_choice", "is for multiple_choice")
         only_defaults(self, ("of", "longer_than"), self.benchmark != "cases", "is for cases")

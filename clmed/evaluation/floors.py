@@ -109,7 +109,7 @@ class Floors:
             return Change(value=100 * (whole[point] / whole[0] - 1), half=0.0, what=f"% of {metric}")
         if not is_accuracy(metric):
             return Change(value=whole[point] - whole[0], half=0.0, what=f"points of {metric}")
-        _, half = paired(*(answers.get("score", answers["correct"]) for answers in (base, now)))  # shares of a point too
+        _, half = paired(*(answers.get("score", answers["correct"]) for answers in (base, now)))
         return Change(value=100 * (whole[point] - whole[0]), half=half, what="points of accuracy")
 
     def _last_good(self, point: int) -> str:
