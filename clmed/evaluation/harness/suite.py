@@ -60,7 +60,7 @@ class Suite:
         ]
 
 
-def read_suite(config: BenchmarkConfig, local: Path | None, positions: int, say: Callable[[str], None]) -> Suite:
+def read_suite(config: BenchmarkConfig, local: Path | None, positions: int, say: Callable[[str], object]) -> Suite:
     """Read the questions of `config.task`, from the hub or where its file says, and write the prompts.
 
     local: a folder of the user's own task files; positions: the most tokens that the model takes.
@@ -92,7 +92,7 @@ def read_suite(config: BenchmarkConfig, local: Path | None, positions: int, say:
     return suite
 
 
-def _set_shots(config: BenchmarkConfig, tasks: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def _set_shots(config: BenchmarkConfig, tasks: Mapping[str, Any], say: Callable[[str], object]) -> None:
     """As in the harness, a task whose file says 0 shots is never shown any."""
     wanted, never = config.given_shots, []
     for name, task in tasks.items():
