@@ -138,7 +138,7 @@ def _run(
         asynchronous=config.training.asynchronous_saves,
     )
     log = TrainingLog(directory.add_training, _peak(world, config))
-    writer = RunWriter(directory, shots, voice.say)
+    writer = RunWriter(directory, shots, voice.say) if world.main else None  # Avalanche's loggers are the first rank's
     tracked = config.watching.tensorboard or config.watching.wandb is not None
     trainer = ContinualTrainer(
         model=model,
@@ -147,8 +147,8 @@ def _run(
         strategies=strategies,
         watchers=[*KLToBase.of(config.watching, corpus), *([bar, log] if world.main else [])],
         metrics=[Scores(), *([TrainingValues()] if tracked else [])],
-        loggers=[writer] if world.main else [],
-        record=writer.variant if world.main else lambda *nothing: None,
+        loggers=[writer] if writer else [],
+        record=writer.variant if writer else lambda *nothing: None,
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
         checkpoints=checkpoints,
         floors=Floors(
