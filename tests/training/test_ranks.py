@@ -9,7 +9,7 @@ from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_confi
 STRATEGIES = {
     "naive": {},
     "replay": {"replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20}},
-    "surprise": {"replay": {"ratio": 0.25, "from": ["past"], "memory": 20, "select": "surprise"}},
+    "surprise": {"replay": {"ratio": 0.25, "from": [*GENERAL, "past"], "memory": 20, "select": "surprise"}},
     "ewc": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 12}},
     "ewc-separate": {"ewc": {"strength": 100.0, "fisher_from": GENERAL, "rows": 12, "mode": "separate"}},
     "replay+distill+l2": {
