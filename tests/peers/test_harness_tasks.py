@@ -178,8 +178,8 @@ def test_nothing_is_left_changed_and_a_second_measurement_is_the_same(model: Any
 
 
 def test_two_sharded_ranks_equal_one(model: Any, tokenizer: Any, folder: Path, tmp_path: Path) -> None:
-    names = ["two_subjects", "triviaqa", "wikitext"]
-    made = [make_task(config(name), "gain", folder, tokenizer, POSITIONS, 400, None, print, unseen) for name in names]
+    asked = [config("two_subjects"), config("triviaqa", questions=3), config("wikitext")]
+    made = [make_task(settings, "gain", folder, tokenizer, POSITIONS, 400, None, print, unseen) for settings in asked]
     alone = [each.measure(model) for each in made]
 
     def work(world: World) -> list[Any]:
