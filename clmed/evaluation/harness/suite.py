@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -16,7 +15,7 @@ import numpy as np
 from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
 from clmed.evaluation.harness.model import greedy
-from clmed.evaluation.harness.tasks import find_task, manager
+from clmed.evaluation.harness.tasks import find_task, hushed, manager
 
 SEED, NUMPY_SEED, SHOTS_SEED = 0, 1234, 1234
 """The harness's own defaults."""
@@ -123,14 +122,12 @@ def _sample(tasks: Mapping[str, Any], count: int) -> dict[str, list[int]]:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """The harness's seeds inside, since tasks may draw from them; outside, all random numbers as they were."""
-    python, array, log = random.getstate(), np.random.get_state(), logging.getLogger("lm_eval")
-    level = log.level
+    python, array = random.getstate(), np.random.get_state()
     random.seed(SEED)
     np.random.seed(NUMPY_SEED)
-    log.setLevel(logging.ERROR)
     try:
-        yield
+        with hushed():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
-        log.setLevel(level)

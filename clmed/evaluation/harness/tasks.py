@@ -1,6 +1,8 @@
 """The tasks by name: found before any work, refused with the nearest name."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +24,20 @@ def manager(folder: Path | None) -> Any:
 def _manager(folder: Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=None if folder is None else str(folder))
+    with hushed():
+        return TaskManager(include_path=None if folder is None else str(folder))
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Of the harness's messages only errors are told."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def find_task(config: BenchmarkConfig, folder: Path | None) -> str:
