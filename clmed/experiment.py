@@ -4,6 +4,7 @@ configuration -> rows -> base model -> measure -> train and measure, experience 
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -116,7 +117,9 @@ def _run(
             rank=world.rank,
             ranks=world.ranks,
             past=start.past if start is not None else (),
+            before=start.experiences if start is not None else 0,
         )
+        _refuse_unreached(config.training.keep_at, scenario.streams["train"], start)
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
     voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
     for line in corpus.packed():
@@ -201,6 +204,17 @@ def _run(
             save_model(model, tokenizer, directory.model, world)
     if world.main:
         _tell(directory, voice, time.perf_counter() - started)
+
+
+def _refuse_unreached(keep_at: Sequence[int], stream: Sequence[Experience], start: Start | None) -> None:
+    """A checkpoint that would be kept after the run's end is a mistake of the configuration."""
+    end = start.counters.get("tokens", 0) if start is not None else 0
+    end += sum(int(experience.batches.trained(domain_only=True)[-1]) for experience in stream)
+    if beyond := [tokens for tokens in keep_at if tokens > end]:
+        raise UserError(
+            f"training.keep_at: {beyond[0]:,} lies beyond the end of this run, which is at {end:,} domain tokens; "
+            "leave it out: the end is kept anyway."
+        )
 
 
 def _refuse_other_tokenizer(start: Start, tokenizer: PreTrainedTokenizerBase) -> None:

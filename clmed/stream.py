@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,15 +98,20 @@ def make_scenario(
     rank: int = 0,
     ranks: int = 1,
     past: Sequence[str] = (),
+    before: int = 0,
 ) -> CLScenario:
-    """The train stream, then one stream for each benchmark; past: sources that the model was trained on before."""
+    """The train stream, then one stream for each benchmark.
+
+    past: sources that the model was trained on before, in that many experiences.
+    """
     for strategy in strategies:
         experiences = strategy.stream(experiences)
+    batches = partial(_batches, training=training, corpus=corpus, strategies=strategies, rank=rank, ranks=ranks)
     built: list[Experience] = []
     earlier: tuple[tuple[str, ...], ...] = (tuple(past),) if past else ()
     for index, config in enumerate(experiences):
         phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
-        built.append(Experience(phase=phase, batches=_batches(phase, training, corpus, strategies, rank, ranks)))
+        built.append(Experience(phase=phase, batches=batches(phase, _seed(seed, before + index))))
         earlier += (tuple(dict.fromkeys(name for name in config.data if name not in phase.past)),)
     streams = [EagerCLStream("train", built)]
     streams += [EagerCLStream(benchmark.name, [benchmark]) for benchmark in benchmarks]
@@ -121,7 +127,14 @@ def _scheduled(phase: Phase, strategies: Sequence[Strategy]) -> Phase:
 
 
 def _batches(
-    phase: Phase, training: TrainingConfig, corpus: Corpus, strategies: Sequence[Strategy], rank: int, ranks: int
+    phase: Phase,
+    seed: int,
+    *,
+    training: TrainingConfig,
+    corpus: Corpus,
+    strategies: Sequence[Strategy],
+    rank: int,
+    ranks: int,
 ) -> Batches:
     blend = domain_blend(phase.config, corpus)
     made: dict[str, Rows] = {}
@@ -134,7 +147,7 @@ def _batches(
         rows={name: len(found) for name, found in rows.items()},
         tokens_per_row={name: float(found.tokens.mean()) for name, found in rows.items()},
         rows_per_step=training.tokens_per_step // training.sequence_length,
-        seed=_seed(phase.seed, phase.index),
+        seed=seed,
     )
     return Batches(
         mixture=mixture,

@@ -42,7 +42,7 @@ class ChatTemplate:
 
         try:
             text, spans = self._marked(messages) if _MARKED.search(self.template) else self._turns(messages)
-        except TemplateError as error:
+        except (TemplateError, TypeError, ArithmeticError, LookupError) as error:  # Jinja lets its expressions' through
             raise ValueError(f"the chat template does not take this conversation ({error})") from error
         pieces: Pieces = []
         done = 0

@@ -88,7 +88,12 @@ def of(model: ModelConfig) -> ModelShape:
         }
         return of_config("a small Llama made from scratch", config)
     assert model.path is not None
-    return of_config(model.path, _config(model.path))
+    try:
+        return of_config(model.path, _config(model.path))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{model.path}: its config.json does not describe a transformer whose memory could be planned: {error}."
+        ) from error
 
 
 def of_config(name: str, config: Mapping[str, Any]) -> ModelShape:

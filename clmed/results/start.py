@@ -20,7 +20,8 @@ class Start:
     """The measurement point of another run at which a stream starts.
 
     weights: the folder that holds them, None for the base model; known: the benchmarks whose scores at this point, and
-    before, are taken from that run; past: sources it was trained on that this run has, too; counters: the trainer's.
+    before, are taken from that run; past: sources it was trained on that this run has, too; experiences: how many it
+    was trained on, the point's own included; counters: the trainer's.
     """
 
     run: RunDirectory
@@ -28,13 +29,14 @@ class Start:
     weights: Path | None
     known: frozenset[str]
     past: tuple[str, ...]
+    experiences: int
     counters: dict[str, Any]
 
     @classmethod
     def at_base(cls, run: RunDirectory, benchmarks: Collection[str]) -> "Start":
         """The base model, measured by another run."""
         point = Point(number=0, experience=BASE, tokens=0, inside=0, final=True)
-        return cls(run=run, point=point, weights=None, known=frozenset(benchmarks), past=(), counters={})
+        return cls(run=run, point=point, weights=None, known=frozenset(benchmarks), past=(), experiences=0, counters={})
 
 
 COUNTERS = ("tokens", "all_tokens", "bytes", "flops", "train_seconds")
@@ -47,15 +49,15 @@ def find_start(config: ExperimentConfig) -> Start | None:
     """
     if config.from_ is None:
         return None
-    path, _, wanted = config.from_.partition("@")
-    run = RunDirectory.open(Path(path))
+    path, wanted = named(config.from_)
+    run = RunDirectory.open(path)
     theirs = run.config()
     if changes := differences(theirs["model"], config.model_dump(mode="json")["model"], "model"):
         raise UserError(f"{path} trained another model: {'; '.join(changes)}. A stream goes on with the model it has.")
     point = find_point(run, wanted)
     weights = weights_of(run, point)
     other = ExperimentConfig.model_validate(theirs)
-    before = [row["experience"] for row in run.results() if row["point"] <= point.number]
+    before = list(dict.fromkeys(row["experience"] for row in run.results() if row["point"] <= point.number))
     rows = [row for row in run.results() if row["point"] == point.number]
     return Start(
         run=run,
@@ -63,13 +65,21 @@ def find_start(config: ExperimentConfig) -> Start | None:
         weights=weights,
         known=frozenset(_alike(config, other)),
         past=tuple(dict.fromkeys(name for whose, name in _trained(other, before) if _same_source(config, whose, name))),
+        experiences=len(set(before) - {BASE}),
         counters={name: rows[-1][name] for name in COUNTERS},
     )
 
 
+def named(start: str) -> tuple[Path, str]:
+    """The run and the point of `RUN@point`; both may hold an @ themselves (me@home/run, exam@1 epoch)."""
+    cuts = [at for at, letter in enumerate(start) if letter == "@"]
+    cut = next((at for at in reversed(cuts) if is_run(Path(start[:at]))), cuts[0])
+    return Path(start[:cut]), start[cut + 1 :]
+
+
 def _trained(config: ExperimentConfig, names: Collection[str]) -> Iterator[tuple[ExperimentConfig, str]]:
     """The sources of the experiences of these names, of a run and of those before it that it started from."""
-    parent = RunDirectory(Path(config.from_.partition("@")[0])) if config.from_ is not None else None
+    parent = RunDirectory(named(config.from_)[0]) if config.from_ is not None else None
     if parent is not None and is_run(parent.path):  # it may have been removed since
         yield from _trained(ExperimentConfig.model_validate(parent.config()), names)
     for experience in config.stream:
