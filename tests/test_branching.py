@@ -15,7 +15,7 @@ from clmed.errors import UserError
 from clmed.results import manifest
 from clmed.results.points import find_point, measured_points
 from clmed.results.rundir import RunDirectory
-from clmed.results.start import find_start
+from clmed.results.start import find_start, named
 from clmed.training.export import export
 from tests.bench import Bench, assert_same, benched, comparable
 from tests.command import files, in_process, process
@@ -174,6 +174,27 @@ def test_a_stream_starts_at_a_point_of_another_run(bench: Bench, trunk: RunDirec
             torch.testing.assert_close(weight, weights[name], rtol=0, atol=1e-6)
         assert (trunk.checkpoints / checkpoint / manifest.KEPT).exists()
         shutil.rmtree(leaf.path)
+
+
+def test_what_follows_a_start_is_as_in_one_run(bench: Bench, trunk: RunDirectory) -> None:
+    """Rows in the order of a second experience: a leaf on the trunk's own data repeats no order."""
+    finetuning = "stream=[{name: finetuning, data: exam, tokens: 2k, optimizer: {lr: 1e-3}}]"
+    leaf = bench.run("second-half", f"from={trunk.path}@pretraining", finetuning)
+    assert bench.steps == 3
+    assert files(leaf.model)["model.safetensors"] == files(trunk.model)["model.safetensors"]
+
+
+def test_a_run_and_a_point_may_hold_an_at(tmp_path: Path) -> None:
+    run = tmp_path / "me@home" / "run"
+    RunDirectory.create(run, "name: run", {})
+    assert named(f"{run}@exam@1 epoch") == (run, "exam@1 epoch")
+    assert named("gone@exam@1 epoch") == (Path("gone"), "exam@1 epoch")
+
+
+def test_a_checkpoint_that_would_never_be_kept_is_refused(bench: Bench) -> None:
+    with pytest.raises(UserError, match=r"keep_at: 9,000 lies beyond the end of this run, which is at 6,0\d\d"):
+        bench.run("beyond", "training.keep_at=[2k, 9k]")
+    assert not (bench.folder / "beyond").exists()
 
 
 def exported(run: RunDirectory, checkpoint: str) -> Any:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
+import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
@@ -180,7 +181,13 @@ class ContinualTrainer(StepTrainer):
         """One item is the micro-batches of one optimizer step, in the order of the mixture."""
         batches = self._training_experience.batches
         steps = range(self.first_step, len(batches))
-        self.dataloader = DataLoader(batches, batch_size=None, sampler=steps, pin_memory=self.device.type == "cuda")
+        self.dataloader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else each start draws from the state that dropout goes on with
+        )
         self.domain_tokens = batches.trained(domain_only=True)
         self.totals = {of: batches.trained(of=of) for of in ("tokens", "bytes")}
 

@@ -113,6 +113,7 @@ def test_a_tokenizer_without_template_is_refused_with_a_way_out(tokenizer):
     [
         (LLAMA, [("user", "a"), ("user", "b"), ("assistant", "c")], r"does not take .*\(roles must alternate"),
         (CHATML, [("assistant", "a"), ("user", "b"), ("assistant", "c")], "begins with the assistant"),
+        ("{{ messages + 1 }}", TURNS[0], "does not take this conversation"),
         (CHANGING, TURNS[1], "give the source a `template` with {% generation %} tags"),
     ],
 )

@@ -71,6 +71,10 @@ def test_flops_are_those_that_torch_counts(kind):
 def test_an_unknown_model_is_told_with_the_way_out(tmp_path):
     with pytest.raises(UserError, match=r"The shape of nobody/nothing is not known.*config\.json"):
         shapes.of(ModelConfig(path="nobody/nothing"))
+    for odd in ("[]", '{"model_type": "llama", "hidden_size": 64}'):
+        (tmp_path / "config.json").write_text(odd)
+        with pytest.raises(UserError, match=r"config\.json does not describe a transformer"):
+            shapes.of(ModelConfig(path=str(tmp_path)))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         shapes.of(ModelConfig(path=str(tmp_path)))
