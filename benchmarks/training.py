@@ -24,7 +24,7 @@ from clmed.config import ExperimentConfig
 from clmed.data.batches import Batch
 from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
-from clmed.experiment import make_strategies
+from clmed.strategy import make_strategies
 from clmed.stream import make_scenario
 from clmed.training.model import load_tokenizer, new_model
 from clmed.training.schedule import learning_rate

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from clmed import catalogue
 from clmed.config import ExperimentConfig, dump, resolve
 from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
@@ -34,7 +33,7 @@ from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.start import Start, find_start, keep
 from clmed.results.table import score_table, summary
-from clmed.strategy import Strategy
+from clmed.strategy import make_strategies
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found, refuse_damaged
@@ -45,6 +44,7 @@ from clmed.training.model import load_tokenizer
 from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.sharding import World, first_rank_says, lost_rank_told, on_first_rank
 from clmed.training.state import restore_weights
+from clmed.training.structure import Structure, changing
 from clmed.training.trainer import ContinualTrainer
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check
@@ -97,6 +97,7 @@ def _run(
         start = find_start(config)
         if start is not None:
             _refuse_other_tokenizer(start, tokenizer)
+            _refuse_changed_structure(start)
         benchmarks = make_benchmarks(
             config.evaluation,
             path_of=lambda path: resolve(config, path),
@@ -120,6 +121,8 @@ def _run(
             before=start.experiences if start is not None else 0,
         )
         _refuse_unreached(config.training.keep_at, scenario.streams["train"], start)
+        structure = Structure(model, strategies, world, config.training)
+        structure.refuse_impossible([experience.phase for experience in scenario.streams["train"]])
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
     voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
     for line in corpus.packed():
@@ -148,6 +151,7 @@ def _run(
         world=world,
         corpus=corpus,
         strategies=strategies,
+        structure=structure,
         watchers=[*KLToBase.of(config.watching, corpus), *([bar, log] if world.main else [])],
         metrics=[Scores(), *([TrainingValues()] if tracked else [])],
         loggers=[writer] if writer else [],
@@ -198,10 +202,10 @@ def _run(
         except DivergedError as error:
             last_good = directory.checkpoints / "last-good"
             with disk_errors(directory.path):
-                save_model(model, tokenizer, last_good, world)
+                save_model(trainer.model, tokenizer, last_good, world, strategies)
             raise DivergedError(f"{error} The weights before this step are in {last_good}.") from None
         with disk_errors(directory.path):
-            save_model(model, tokenizer, directory.model, world)
+            save_model(trainer.model, tokenizer, directory.model, world, strategies)
     if world.main:
         _tell(directory, voice, time.perf_counter() - started)
 
@@ -224,6 +228,17 @@ def _refuse_other_tokenizer(start: Start, tokenizer: PreTrainedTokenizerBase) ->
         raise UserError(
             f"{start.run.path} has another tokenizer, so its weights mean other tokens: the data of "
             "model.build.tokenizer_from differ."
+        )
+
+
+def _refuse_changed_structure(start: Start) -> None:
+    """The weights of such a run fit its own structure, which the strategies here know nothing of."""
+    strategies = make_strategies(ExperimentConfig.model_validate(start.run.config()))
+    if start.weights is not None and (changed := changing(strategies)):
+        raise UserError(
+            f"{start.run.path} changed the model's structure ({type(changed[0]).__name__}), so a stream cannot start "
+            f"from it directly: write its model with `clmed export {start.run.path} --point {start.point.name} -o "
+            "FOLDER`, and take that with model.path."
         )
 
 
@@ -265,20 +280,6 @@ def _peak(world: World, config: ExperimentConfig) -> float | None:
     if world.device.type != "cuda":
         return None
     return peak_of(torch.cuda.get_device_name(world.device), config.training.precision)
-
-
-def make_strategies(config: ExperimentConfig) -> list[Strategy]:
-    """The configured strategies, in their order. Raises UserError for what is none, or refuses its parameters."""
-    made = []
-    for name, parameters in config.strategy.items():
-        kind = catalogue.load(name)
-        if not issubclass(kind, Strategy):
-            raise UserError(f"strategy '{name}' is no subclass of clmed.strategy.Strategy.")
-        try:
-            made.append(kind(**catalogue.arguments(parameters)))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"strategy '{name}' does not take these parameters: {error}.") from error
-    return made
 
 
 def _plan(

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 from clmed.errors import UserError
 
@@ -174,6 +174,36 @@ def digest(model: nn.Module) -> str:
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hashed.update(local(tensor.detach()).cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor, which all ranks must ask for together; a plain one is its own whole."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_rows(tensor: Tensor, rows: int | None = None) -> slice:
+    """The rows of the whole that are in this rank's shard; FSDP cuts along dimension 0 like torch.chunk.
+
+    rows: of another tensor, cut in the same way.
+    """
+    rows = len(tensor) if rows is None else rows
+    if not isinstance(tensor, DTensor):
+        return slice(0, rows)
+    mesh = tensor.device_mesh
+    dimension = next(i for i, placement in enumerate(tensor.placements) if isinstance(placement, Shard))
+    size = -(-rows // mesh.size(dimension))
+    first = min(mesh.get_local_rank(dimension) * size, rows)
+    return slice(first, min(first + size, rows))
+
+
+def shard_like(tensor: Tensor, whole: Tensor) -> Tensor:
+    """This rank's shard of `whole`, which all ranks have, as a tensor sharded by rows as `tensor` is."""
+    if not isinstance(tensor, DTensor):
+        return whole
+    own = whole[own_rows(tensor, len(whole))].clone()
+    return DTensor.from_local(
+        own, tensor.device_mesh, tensor.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:

@@ -12,13 +12,18 @@ has not been seen to do what its paper says.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avalanche.core import BaseSGDPlugin
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from clmed.config import ExperienceConfig, OptimizerConfig
+from clmed import catalogue
+from clmed.config import ExperienceConfig, ExperimentConfig, OptimizerConfig
 from clmed.data.corpus import Corpus, Rows
 from clmed.data.mixture import Blend
+from clmed.errors import UserError
 
 if TYPE_CHECKING:
     from clmed.stream import Phase
@@ -55,6 +60,25 @@ class Strategy(BaseSGDPlugin):
         """The optimizer settings of an experience, its learning-rate schedule among them; base: those so far."""
         return base
 
+    def adapt_model(self, model: PreTrainedModel, phase: "Phase") -> None:
+        """Change the model's structure, in place, for an experience: add modules, freeze (`requires_grad`).
+
+        The model is on the meta device, of the base's structure with the changes for the experiences before. Called for
+        each of them in order, as often as the structure is made: it must depend on the parameters and `phase` alone.
+        Parameters that stay the same objects keep their values, whatever their new names.
+        """
+
+    def initialise(self, model: PreTrainedModel, phase: "Phase") -> None:
+        """Fill what `adapt_model` added (it is NaN), once, before the experience; the model is sharded by now."""
+
+    def exported(self, model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+        """The weights that `AutoModelForCausalLM.from_pretrained` must find, of a model that `adapt_model` changed.
+
+        weights: whole, by the names in `model`; folder: of the exported model, to which files may be added. Called on
+        the first rank alone.
+        """
+        return weights
+
     def cost(self, size: Any) -> Mapping[str, float]:
         """What it adds to plain training, for `clmed plan`: any of the keys
 
@@ -66,12 +90,14 @@ class Strategy(BaseSGDPlugin):
         cached  fp32 copies of the trainable weights on the disk of the cache
         disk    bytes there beside them
         frozen_layers, frozen_embeddings  blocks of the model that do not train; 1 where its input embeddings do not
+        added   weights it adds to the model
+        trained weights that are trained, where it freezes the others
 
         size: experiences (their number), domain_tokens (trained), tokens (of one pass, by source), steps (for the
         domain), step_tokens, row_tokens, past (tokens of one pass over what came before each experience, summed over
-        the experiences). `clmed plan` runs
-        this method without importing its file, on the parameters as they stand in the YAML: it may use them by their
-        names (`self.rows`; `self.from_`) and the builtins, and nothing else.
+        the experiences), parameters, layers, matrices ((rows, columns) of the linear layers of one decoder block, by
+        name). `clmed plan` runs this method without importing its file, on the parameters as they stand in the YAML: it
+        may use them by their names (`self.rows`; `self.from_`) and the builtins, and nothing else.
         """
         return {}
 
@@ -81,3 +107,17 @@ class Strategy(BaseSGDPlugin):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+
+
+def make_strategies(config: ExperimentConfig) -> list[Strategy]:
+    """The configured strategies, in their order. Raises UserError for what is none, or refuses its parameters."""
+    made = []
+    for name, parameters in config.strategy.items():
+        kind = catalogue.load(name)
+        if not issubclass(kind, Strategy):
+            raise UserError(f"strategy '{name}' is no subclass of clmed.strategy.Strategy.")
+        try:
+            made.append(kind(**catalogue.arguments(parameters)))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"strategy '{name}' does not take these parameters: {error}.") from error
+    return made

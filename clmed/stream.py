@@ -104,18 +104,29 @@ def make_scenario(
 
     past: sources that the model was trained on before, in that many experiences.
     """
-    for strategy in strategies:
-        experiences = strategy.stream(experiences)
     batches = partial(_batches, training=training, corpus=corpus, strategies=strategies, rank=rank, ranks=ranks)
-    built: list[Experience] = []
-    earlier: tuple[tuple[str, ...], ...] = (tuple(past),) if past else ()
-    for index, config in enumerate(experiences):
-        phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
-        built.append(Experience(phase=phase, batches=batches(phase, _seed(seed, before + index))))
-        earlier += (tuple(dict.fromkeys(name for name in config.data if name not in phase.past)),)
+    built = [
+        Experience(phase=phase, batches=batches(phase, _seed(seed, before + phase.index)))
+        for phase in make_phases(experiences, strategies, seed, past)
+    ]
     streams = [EagerCLStream("train", built)]
     streams += [EagerCLStream(benchmark.name, [benchmark]) for benchmark in benchmarks]
     return CLScenario(streams)
+
+
+def make_phases(
+    experiences: Sequence[ExperienceConfig], strategies: Sequence[Strategy], seed: int, past: Sequence[str] = ()
+) -> list[Phase]:
+    """The experiences that the strategies make of the configured ones, in order."""
+    for strategy in strategies:
+        experiences = strategy.stream(experiences)
+    phases: list[Phase] = []
+    earlier: tuple[tuple[str, ...], ...] = (tuple(past),) if past else ()
+    for index, config in enumerate(experiences):
+        phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
+        phases.append(phase)
+        earlier += (tuple(dict.fromkeys(name for name in config.data if name not in phase.past)),)
+    return phases
 
 
 def _scheduled(phase: Phase, strategies: Sequence[Strategy]) -> Phase:

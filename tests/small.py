@@ -13,10 +13,11 @@ import torch
 from clmed.config import ExperimentConfig, resolve
 from clmed.data.corpus import Corpus
 from clmed.evaluation.evaluator import Scores, make_benchmarks
-from clmed.experiment import make_strategies
+from clmed.strategy import make_strategies
 from clmed.stream import make_scenario
 from clmed.training.launch import make_mesh
 from clmed.training.sharding import World, shard
+from clmed.training.structure import Structure
 from clmed.training.trainer import ContinualTrainer
 
 GENERAL = ["english", "chinese"]
@@ -80,6 +81,7 @@ def make_trainer(
         world=world,
         corpus=corpus,
         strategies=strategies,
+        structure=Structure(model, strategies, world, config.training),
         metrics=[Scores()],
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],
         **extra,

@@ -21,7 +21,7 @@ FLOORS = [
     {"clmed.results"},
     {"clmed.data", "clmed.planning"},
     {"clmed.live", "clmed.logits", "clmed.shards", "clmed.strategy", "clmed.voice"},
-    {"clmed.stream", "clmed.synthesis"},
+    {"clmed.adapters", "clmed.stream", "clmed.subspace", "clmed.synthesis"},
     {"clmed.evaluation", "clmed.training"},
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},

@@ -1,8 +1,9 @@
 """What the strategies of a configuration add, as their own `cost` methods say."""
 
 import ast
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,8 @@ class Size:
     """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source.
 
     steps: for the domain's tokens, each of step_tokens in rows of row_tokens. past: tokens of one pass over what came
-    before each experience, summed over the experiences.
+    before each experience, summed over the experiences. Of the model the number of weights, of decoder blocks, and the
+    matrices of one block, (rows, columns) by name.
     """
 
     experiences: int
@@ -25,13 +27,17 @@ class Size:
     step_tokens: int = 0
     row_tokens: int = 0
     past: float = 0.0
+    parameters: int = 0
+    layers: int = 0
+    matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
     read (run forward alone), a step's logits once more in fp32, and on the cache's disk copies of the weights and
-    bytes; blocks of the model that do not train, and whether its input embeddings do not.
+    bytes; blocks of the model that do not train, and whether its input embeddings do not; weights added to the model,
+    and those trained (infinity: all).
     """
 
     copies: float = 0.0
@@ -43,16 +49,18 @@ class Cost:
     disk: float = 0.0
     frozen_layers: float = 0.0
     frozen_embeddings: float = 0.0
+    added: float = 0.0
+    trained: float = math.inf
 
 
 def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:
-    """The sum over the strategies; UserError for one whose parameters or `cost` are wrong."""
-    total = {field.name: 0.0 for field in fields(Cost)}
+    """The sum over the strategies, of what is trained the least; UserError where parameters or `cost` are wrong."""
+    total = {each.name: each.default for each in fields(Cost)}
     for name, given in strategies.items():
         for key, value in _declared(name, given, size).items():
             if key not in total:
                 raise UserError(f"strategy '{name}': its cost() gives '{key}'; known are {', '.join(total)}.")
-            total[key] += value
+            total[key] = min(total[key], value) if key == "trained" else total[key] + value
     return Cost(**total)
 
 

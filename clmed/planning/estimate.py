@@ -1,11 +1,12 @@
 """Tokens, FLOPs, memory, disk and time of a configuration on so many GPUs, each by a formula that is stated.
 
 Bytes a GPU holds. P are the model's weights, S those of one shard (FSDP2 cuts each tensor's first dimension among
-`shard_ranks`), c the bytes of a value as it computes (4 in fp32, else 2), h the width, i that of the MLP, k that of
-keys (and values), T the tokens of a micro-batch, s the length of a row, V the vocabulary:
+`shard_ranks`), with those that strategies add; c the bytes of a value as it computes (4 in fp32, else 2), h the width,
+i that of the MLP, k that of keys (and values), T the tokens of a micro-batch, s the length of a row, V the vocabulary.
+Where strategies freeze weights, gradients, optimizer and copies are multiplied by the share that is trained:
 
-    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep (of those S
-      that train, where a strategy freezes some); all of it is in the host's memory with cpu_offload
+    weights 4 S, gradients 4 S, optimizer 8 S (AdamW's two moments), strategies 4 S for each copy they keep; all of it
+      is in the host's memory with cpu_offload
     gathered: c (root + 2 blocks), what FSDP2 has together to compute: the root, a block and the next one
     gradients on their way: (c + 4)(root + block); with accumulation sums not yet reduced: 4 P more with
       `reduce_gradients: step`, else 4 S where copies of the model meet only with the last micro-batch
@@ -120,8 +121,23 @@ class Estimate:
             step_tokens=training.tokens_per_step,
             row_tokens=training.sequence_length,
             past=past,
+            parameters=self.shape.parameters,
+            layers=self.shape.layers,
+            matrices=self.shape.matrices,
         )
         return costs.of(self.config.strategy, size)
+
+    @property
+    def parameters(self) -> float:
+        """The model's weights, with those that strategies add."""
+        return self.shape.parameters + self.cost.added
+
+    @property
+    def trained(self) -> float:
+        """Those that are trained."""
+        embeddings = self.shape.vocabulary * self.shape.hidden
+        frozen = self.cost.frozen_layers * shapes.numbers(self.shape.block) + self.cost.frozen_embeddings * embeddings
+        return min(self.cost.trained, self.parameters - frozen)
 
     @property
     def tokens(self) -> float:
@@ -135,9 +151,14 @@ class Estimate:
     def flops(self) -> float:
         """Of the model: forward and backward of every trained token and of the strategies' rows on every rank, and the
         forward, a third of that, of what they read."""
-        length = self.config.training.sequence_length
-        rows = self.cost.rows * self.ranks * length
-        return (self.tokens + rows + self.cost.read / 3) * self.shape.flops_per_token(length)
+        rows = self.cost.rows * self.ranks * self.config.training.sequence_length
+        return (self.tokens + rows + self.cost.read / 3) * self.flops_per_token
+
+    @property
+    def flops_per_token(self) -> float:
+        """A weight that is not trained costs 4 and not 6: it needs no gradient of its own."""
+        share, shape = self.trained / self.parameters, self.shape
+        return shape.flops_per_token(self.config.training.sequence_length, added=self.cost.added, trained=share)
 
     # ------------------------------------------------------------------ memory of one GPU
 
@@ -154,18 +175,12 @@ class Estimate:
     def accumulation(self) -> int:
         return -(-self.rows // (self.micro * self.ranks))
 
-    @property
-    def trained(self) -> float:
-        """The share of the weights that train."""
-        embeddings = self.shape.vocabulary * self.shape.hidden
-        frozen = self.cost.frozen_layers * shapes.numbers(self.shape.block) + self.cost.frozen_embeddings * embeddings
-        return 1 - frozen / self.shape.parameters
-
     @cached_property
     def state(self) -> dict[str, float]:
         """Bytes of a rank that stay: this is what a checkpoint holds, but for the gradients."""
-        shard = 4.0 * self.shape.shard(min(self.config.training.shard_ranks or self.ranks, self.ranks))
-        trained = shard * self.trained
+        ranks = min(self.config.training.shard_ranks or self.ranks, self.ranks)
+        shard = 4.0 * (self.shape.shard(ranks) + self.cost.added / ranks)
+        trained = shard * self.trained / self.parameters
         state = {"weights": shard, "gradients": trained, "optimizer": 2 * trained}
         return state | ({"strategies": self.cost.copies * trained} if self.cost.copies else {})
 
@@ -181,16 +196,21 @@ class Estimate:
         if training.sharding == "none" or not (asked or self.ranks > 1 or c == 2):
             return {}
         block, root = (shapes.numbers(tensors) for tensors in (shape.block, shape.root))
-        found = {"gathered weights": c * (root + 2.0 * block), "gradients on their way": (c + 4.0) * (root + block)}
+        share = self.trained / self.parameters
+        found = {
+            "gathered weights": c * (root + 2.0 * block),
+            "gradients on their way": share * (c + 4.0) * (root + block),
+        }
         return found | ({"unreduced sums": self._unreduced} if self.accumulation > 1 and self._unreduced else {})
 
     @property
     def _unreduced(self) -> float:
         """Bytes of the sums over micro-batches that are not reduced before the last one."""
         if self.config.training.reduce_gradients == "step":
-            return 4.0 * self.shape.parameters
+            return 4.0 * self.trained
         shards = self.config.training.shard_ranks
-        return 4.0 * self.shape.shard(shards) if shards and shards < self.ranks else 0.0
+        share = self.trained / self.parameters
+        return 4.0 * share * self.shape.shard(shards) if shards and shards < self.ranks else 0.0
 
     def _block_values(self) -> float:
         """Values that one block keeps for its backward, per token."""
@@ -266,7 +286,7 @@ class Estimate:
 
     @property
     def checkpoint(self) -> float:
-        return 4.0 * self.shape.parameters * (1 + (2 + self.cost.copies) * self.trained)
+        return 4.0 * (self.parameters + self.trained * (2 + self.cost.copies))
 
     @property
     def disk(self) -> float:

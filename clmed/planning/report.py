@@ -28,6 +28,9 @@ def _pairs() -> Table:
 def _work(plan: Estimate) -> Table:
     training, shape, table = plan.config.training, plan.shape, _pairs()
     table.add_row("model", f"{shape.name}: {shape.parameters:,} parameters")
+    if plan.trained < shape.parameters or plan.cost.added:
+        added = f" ({plan.cost.added:,.0f} weights are added)" if plan.cost.added else ""
+        table.add_row("trained", f"{plan.trained:,.0f}, {plan.trained / plan.parameters:.2%} of all{added}")
     for index, phase in enumerate(plan.phases):
         about = "about " if phase.guessed else ""
         table.add_row("" if index else "experiences", f"{phase.name}: {about}{phase.domain_tokens:,.0f} domain tokens")
@@ -47,9 +50,10 @@ def _work(plan: Estimate) -> Table:
     filled = plan.rows / (plan.ranks * plan.micro * plan.accumulation)
     if filled < 1:
         table.add_row("", f"({1 - filled:.0%} of these places stay empty: time that is lost, not counted below)")
-    per_token = shape.flops_per_token(training.sequence_length)
+    each = "6 x weights" if plan.trained == plan.parameters else "6 x trained weights, 4 x others,"
     table.add_row(
-        "compute", f"{plan.flops:.3g} FLOPs: {per_token:.3g} a token (6 x weights in products + attention, whole rows)"
+        "compute",
+        f"{plan.flops:.3g} FLOPs: {plan.flops_per_token:.3g} a token ({each} in products + attention, whole rows)",
     )
     if plan.supported:
         peak = plan.gpu.peaks[training.precision]

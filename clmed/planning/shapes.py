@@ -38,7 +38,9 @@ KNOWN: dict[str, Mapping[str, Any]] = {  # by the last part of the hub id, so th
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """Sizes of a decoder: `block` the tensors of one of its `layers`, `root` those outside (embedding, norm, head)."""
+    """Sizes of a decoder: `block` the tensors of one of its `layers`, `root` those outside (embedding, norm, head);
+    `matrices` those of a block's linear layers, by name.
+    """
 
     name: str
     hidden: int
@@ -51,6 +53,7 @@ class ModelShape:
     tied: bool
     block: Tensors
     root: Tensors
+    matrices: Mapping[str, tuple[int, int]]
 
     @property
     def parameters(self) -> int:
@@ -61,15 +64,17 @@ class ModelShape:
         """The most weights that one of `ranks` holds: FSDP2 cuts the first dimension of each tensor, rounding up."""
         return self.layers * numbers(self.block, ranks) + numbers(self.root, ranks)
 
-    def flops_per_token(self, length: int) -> float:
+    def flops_per_token(self, length: int, *, added: float = 0.0, trained: float = 1.0) -> float:
         """FLOPs of forward and backward per token in rows of `length`: 6 x the weights in matrix products (the input
         embedding is none) + 12 x layers x heads x head width x length for attention.
+
+        added: weights that a strategy adds; trained: the share of all that is trained: the others count 4 x.
 
         The second term counts whole rows, masked or not. Source: Chowdhery et al., 2022 (PaLM), arXiv 2204.02311, B.
         """
         matrices = self.layers * sum(rows * columns for rows, columns in self.block if columns > 1)
         matrices += self.vocabulary * self.hidden
-        return 6.0 * matrices + 12.0 * self.layers * self.heads * self.head_width * length
+        return (4.0 + 2.0 * trained) * (matrices + added) + 12.0 * self.layers * self.heads * self.head_width * length
 
 
 def of(model: ModelConfig) -> ModelShape:
@@ -104,6 +109,7 @@ def of_config(name: str, config: Mapping[str, Any]) -> ModelShape:
     key_value_heads = config.get("num_key_value_heads") or heads
     width = config.get("head_dim") or hidden // heads
     tied = config.get("tie_word_embeddings", False)
+    block = _llama_block(config, hidden, intermediate, heads * width, key_value_heads * width, width)
     return ModelShape(
         name=name,
         hidden=hidden,
@@ -114,12 +120,16 @@ def of_config(name: str, config: Mapping[str, Any]) -> ModelShape:
         head_width=width,
         vocabulary=config["vocab_size"],
         tied=tied,
-        block=_llama_block(config, hidden, intermediate, heads * width, key_value_heads * width, width),
+        block=block,
+        matrices=dict(zip(_LLAMA_MATRICES, block, strict=False)),
         root=((config["vocab_size"], hidden), (hidden, 1)) + (() if tied else ((config["vocab_size"], hidden),)),
     )
 
 
 _HEADS = "num_attention_heads"
+_LLAMA_MATRICES = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"), "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
 
 
 def _llama_block(
@@ -203,6 +213,11 @@ def _built(name: str, config: Mapping[str, Any]) -> ModelShape:
         tied=bool(text.tie_word_embeddings),
         block=_sizes(blocks[0].parameters()),
         root=_sizes(outside),
+        matrices={
+            name.removesuffix(".weight"): (len(parameter), parameter.numel() // len(parameter))
+            for name, parameter in blocks[0].named_parameters()
+            if parameter.ndim > 1
+        },
     )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from clmed.results import manifest
 from clmed.results.card import model_card
 from clmed.results.points import find_point, measured_points, weights_of
 from clmed.results.rundir import CONFIG, RunDirectory, disk_errors
+from clmed.strategy import Strategy, make_strategies
+from clmed.stream import make_phases
 from clmed.training.model import load_model, load_tokenizer, new_model
 from clmed.training.sharding import World, on_first_rank
 from clmed.training.state import restore_weights
+from clmed.training.structure import Structure, changing
 
 CARD = "README.md"
 
@@ -56,9 +59,9 @@ def export(run: RunDirectory, output: Path | None = None, wanted: str | None = N
                 shutil.copytree(source, partial)
                 (partial / CARD).write_text(card, encoding="utf-8")
         else:
-            tokenizer = load_tokenizer(config)
-            model = _with_weights(config, tokenizer, source)
-            save_model(model, tokenizer, folder, World(), card)
+            tokenizer, strategies = load_tokenizer(config), make_strategies(config)
+            model = _with_weights(config, tokenizer, source, strategies)
+            save_model(model, tokenizer, folder, World(), strategies, card)
     return folder
 
 
@@ -72,23 +75,30 @@ def _newest(run: RunDirectory) -> tuple[Path, int]:
     raise UserError(f"{run.path} is not finished and has no checkpoint yet, so there is no model to export.")
 
 
-def _with_weights(config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, checkpoint: Path) -> PreTrainedModel:
-    """The run's model with the weights of a checkpoint.
-
-    A strategy that changes the model's structure would have to change it here before the weights come in.
-    """
+def _with_weights(
+    config: ExperimentConfig, tokenizer: PreTrainedTokenizerBase, checkpoint: Path, strategies: Sequence[Strategy]
+) -> PreTrainedModel:
+    """The run's model with the weights of a checkpoint, and the structure that the strategies had made by then."""
     try:
-        manifest.read_whole(checkpoint)
+        place = manifest.read_whole(checkpoint).values["place"]
     except ValueError as error:
         raise UserError(f"checkpoint {checkpoint} is damaged ({error}), so its model cannot be exported.") from error
     build = config.model.build
     model = load_model(config.model, config.training, World()) if build is None else new_model(build, tokenizer)
+    begun = place["index"] + (place["first_step"] > 0)
+    phases = make_phases(config.stream, strategies, config.seed)[:begun]
+    model = Structure(model, strategies, World(), config.training).changed(model, phases)
     restore_weights(checkpoint, model)
     return model
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, world: World, card: str = ""
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    world: World,
+    strategies: Sequence[Strategy] = (),
+    card: str = "",
 ) -> None:
     """Write a model, its tokenizer and any card so that `AutoModelForCausalLM.from_pretrained(folder)` loads it.
 
@@ -99,7 +109,11 @@ def save_model(
 
     def write() -> None:
         with new_folder(folder) as partial, plain_errors(partial):
-            model.save_pretrained(partial, state_dict=state)
+            partial.mkdir(parents=True)
+            weights = state
+            for strategy in reversed(changing(strategies)):  # the last to change it is the first to be undone
+                weights = strategy.exported(model, weights, partial)
+            model.save_pretrained(partial, state_dict=weights)
             tokenizer.save_pretrained(partial)
             if card:
                 (partial / CARD).write_text(card, encoding="utf-8")

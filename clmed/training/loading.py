@@ -13,12 +13,12 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from clmed.config import ModelConfig, TrainingConfig
+from clmed.shards import local, own_rows
 from clmed.training.sharding import World, shard
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -103,20 +103,9 @@ def fill(model: nn.Module, weights: Weights) -> None:
     """Copy this rank's rows of every weight from the files."""
     # Of tied weights the files may hold one name or all: each is read once.
     for tensor, name in {tensor: name for name, tensor in _stored(model).items() if name in weights}.items():
-        if isinstance(tensor, DTensor):
-            first, rows = own_rows(tensor)
-            if rows:
-                tensor.to_local().copy_(weights[name][first : first + rows])
-        else:
-            tensor.copy_(weights[name][:])
-
-
-def own_rows(tensor: DTensor) -> tuple[int, int]:
-    """The first row and the number of rows of this rank's shard; FSDP cuts along dimension 0 like torch.chunk."""
-    mesh = tensor.device_mesh
-    dimension = next(i for i, placement in enumerate(tensor.placements) if isinstance(placement, Shard))
-    size = -(-len(tensor) // mesh.size(dimension))
-    return mesh.get_local_rank(dimension) * size, len(tensor.to_local())
+        rows = own_rows(tensor)
+        if rows.start < rows.stop:
+            local(tensor).copy_(weights[name][rows])
 
 
 def _stored(model: nn.Module) -> dict[str, Tensor]:

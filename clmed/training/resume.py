@@ -53,6 +53,8 @@ def go_on(trainer: "ContinualTrainer", stream: Sequence[Experience], found: Foun
     for owner, kept in ((trainer, found.values["place"]), (trainer.clock, found.values["clock"])):
         for name, value in kept.items():
             setattr(owner, name, value)
+    begun = trainer.index + (trainer.first_step > 0)
+    trainer.change_structure(stream[:begun], initialise=False)
     if trainer.scaler is not None:
         trainer.scaler.load_state_dict(found.values["scaler"])
     if _needs_optimizer(trainer):  # one to load the saved state into; what it is set to comes with the experience

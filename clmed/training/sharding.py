@@ -111,7 +111,7 @@ def shard(model: PreTrainedModel, world: World, training: TrainingConfig) -> Pre
     if training.activation_checkpointing:
         model.activation_checkpointing_enable()
     if world.mesh is None:
-        return model.to(world.device)  # type: ignore[arg-type]
+        return model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(world.device))
     precision = PRECISIONS[training.precision]
     offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if training.cpu_offload else OffloadPolicy()
     settings: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """What a checkpoint holds: the model, the optimizer, the strategies' states and the random state, taken and put back.
 
 Tensors of a strategy that are shaped like the shards of a parameter are stored as shards of that parameter, so that
-another number of ranks can read them.
+another number of ranks can read them; so are those that are sharded themselves, under the parameter's name
+({"layer.weight": {"left": ...}}), which come back sharded as the parameter is.
 """
 
 import warnings
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel
 
 from clmed.config import fingerprint
 from clmed.results.manifest import MANIFEST
-from clmed.shards import digest, local
+from clmed.shards import digest, local, shard_like
 from clmed.training.sharding import World, on_all_ranks
 
 TENSOR = "$tensor"  # marks, in a strategy's values, the place of a tensor
@@ -75,7 +76,7 @@ def restore(path: Path, model: PreTrainedModel, optimizer: Optimizer | None, val
     )
     for key, state in tensors.get("random", {}).items():
         torch.cuda.set_rng_state(state) if key.endswith("cuda") else torch.set_rng_state(state)
-    return _put_tensors(values, held)
+    return _put_tensors(values, parameters, held)
 
 
 def restore_weights(path: Path, model: PreTrainedModel) -> None:
@@ -124,23 +125,32 @@ def _take_tensors(value: Any, path: str, parameters: Mapping[str, Tensor], held:
 def _make_room(value: Any, parameters: Mapping[str, Tensor], held: dict[str, Tensor]) -> None:
     """Empty tensors for all marks in `value`, shaped and sharded as they will be here."""
     if isinstance(value, Mapping) and TENSOR in value:
-        like, dtype = parameters.get(value[TENSOR].rpartition("/")[2]), getattr(torch, value["dtype"])
-        if isinstance(like, Tensor) and list(like.shape) == value["shape"]:
-            held[value[TENSOR]] = torch.zeros_like(like.detach(), dtype=dtype)
+        path, dtype = value[TENSOR], getattr(torch, value["dtype"])
+        like, owner = parameters.get(path.rpartition("/")[2]), _owner(path, parameters)
+        if owner is not None:
+            held[path] = shard_like(owner, torch.zeros(value["shape"], dtype=dtype, device=local(owner).device))
+        elif isinstance(like, Tensor) and list(like.shape) == value["shape"]:
+            held[path] = torch.zeros_like(like.detach(), dtype=dtype)
         else:
-            held[value[TENSOR]] = torch.zeros(value["shape"], dtype=dtype)
+            held[path] = torch.zeros(value["shape"], dtype=dtype)
     elif isinstance(value, Mapping | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             _make_room(item, parameters, held)
 
 
-def _put_tensors(value: Any, held: Mapping[str, Tensor]) -> Any:
-    """`value` with local tensors where the marks were."""
+def _put_tensors(value: Any, parameters: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Any:
+    """`value` with tensors where the marks were: local ones, but for those under a parameter's name."""
     if isinstance(value, Mapping):
         if TENSOR in value:
-            return local(held[value[TENSOR]])
-        return {key: _put_tensors(item, held) for key, item in value.items()}
-    return [_put_tensors(item, held) for item in value] if isinstance(value, list) else value
+            tensor = held[value[TENSOR]]
+            return local(tensor) if _owner(value[TENSOR], parameters) is None else tensor
+        return {key: _put_tensors(item, parameters, held) for key, item in value.items()}
+    return [_put_tensors(item, parameters, held) for item in value] if isinstance(value, list) else value
+
+
+def _owner(path: str, parameters: Mapping[str, Tensor]) -> Tensor | None:
+    """The parameter under whose name a tensor stands, as which it is sharded."""
+    return parameters.get(path.rpartition("/")[0].rpartition("/")[2])
 
 
 def _rank() -> int:

@@ -23,10 +23,12 @@ from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
+from clmed.training.flops import flops_per_token
 from clmed.training.optimizer import carry_on, make_optimizer
 from clmed.training.precision import LossScaler
 from clmed.training.sharding import World, first_rank_says
 from clmed.training.step import StepTrainer
+from clmed.training.structure import Structure
 
 
 class ContinualTrainer(StepTrainer):
@@ -37,6 +39,7 @@ class ContinualTrainer(StepTrainer):
     checkpoints: where to save after every `save_every` steps, every experience and the steps that reach the domain
         tokens `keep_at`; None saves nothing. The last stay, and with `keep_ends` those of the experiences.
     record: where the scores of a variant of the weights go (`measure_variant`); None measures none.
+    structure: changes the model's structure before experiences, as strategies ask for; None leaves it.
     floors: says of a measurement point why the run must stop there, or nothing; asked on the first rank.
     point, tokens, all_tokens: the number of the measurement point, domain tokens and all tokens trained so far.
     """
@@ -58,6 +61,7 @@ class ContinualTrainer(StepTrainer):
         save_every: int = 500,
         scaler: LossScaler | None = None,
         reduce_each: bool = True,
+        structure: Structure | None = None,
         keep_at: Sequence[int] = (),
         keep_ends: bool = False,
         floors: Callable[[int], str] | None = None,
@@ -87,6 +91,7 @@ class ContinualTrainer(StepTrainer):
         self.record = record
         # Measurements by benchmark, where a strategy says that the weights never change: each is made once.
         self.unchanging: dict[str, Any] | None = None
+        self.structure = structure
 
     # ------------------------------------------------------------------ the stream
 
@@ -115,6 +120,7 @@ class ContinualTrainer(StepTrainer):
         for experience in stream[self.index :]:
             self.experience, self.is_last_experience = experience, experience is stream[-1]
             if not self.first_step:
+                self.change_structure([experience], initialise=True)
                 self._before_training_exp(**kwargs)
             self._train_exp(experience, [], **kwargs)
             self._after_training_exp(**kwargs)
@@ -128,6 +134,16 @@ class ContinualTrainer(StepTrainer):
             self.checkpoints.wait()
         self._after_training(**kwargs)
         self._train_cleanup()
+
+    def change_structure(self, experiences: Sequence[Experience], *, initialise: bool) -> None:
+        """Let the strategies change the model's structure for further experiences; initialise: and fill what is new."""
+        if self.structure is None:
+            return
+        self.model = self.structure.changed(self.model, [experience.phase for experience in experiences])
+        self.flops_per_token = flops_per_token(self.model, self.corpus.length)
+        if initialise:
+            for experience in experiences:
+                self.structure.initialise(self.model, experience.phase)
 
     def measure(self, *, experience: str, final: bool, known: Collection[str] = ()) -> None:
         """Measure every benchmark, but for those known already, as measurement point `self.point`."""

@@ -6,10 +6,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from clmed import config as configs
-from clmed.experiment import make_strategies
 from clmed.planning import costs, report
 from clmed.planning.estimate import HOURS_PER_FAILURE, Estimate, source_sizes
 from clmed.planning.gpus import GPUS, peak_of
+from clmed.strategy import make_strategies
 from tests.command import in_process
 from tests.small import GENERAL, small_config
 from tests.test_cli import clmed_with
@@ -77,13 +77,17 @@ def test_strategies_add_what_they_say():
         {"merge": {}},
         {"freeze": {"layers": 2}},
         {"rewarm": {"ratio": 0.2, "from": GENERAL}},
+        {"lora": {"rank": 3}},
+        {"lora": {"targets": ["q_proj"], "later": "stack"}},
     ],
 )
 def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):
     """`clmed plan` imports no strategy: what it works out is what the imported object says."""
     work = {"steps": 9, "step_tokens": 128, "row_tokens": 16, "past": 30.0}
     tokens = {"english": 50.0, "chinese": 70.0}
-    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work)
+    matrices = {"self_attn.q_proj": (8, 6), "mlp.down_proj": (6, 20)}
+    model = {"parameters": 1000, "layers": 2, "matrices": matrices}
+    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work, **model)
     (made,) = make_strategies(small_config(strategy))
     assert costs.of(strategy, size) == costs.Cost(**made.cost(size))
 

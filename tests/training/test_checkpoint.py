@@ -29,7 +29,12 @@ STRATEGIES = {
     "merge+freeze": {"merge": {"method": "ties"}, "freeze": {"layers": 1}},
     "curriculum": {"curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.3}},
     "self_synthesis": {"self_synthesis": {"ratio": 0.25, "rows": 6}},
+    "lora": {"lora": {"rank": 4}},
+    "olora": {"olora": {"rank": 4, "targets": ["q_proj", "v_proj"]}},
+    "osft": {"osft": {}},
+    "block_expansion": {"block_expansion": {"every": 2}},
 }
+STRUCTURAL = ("lora", "olora", "osft", "block_expansion")  # what they made of the model has to be made again
 SAVE_EVERY = 3
 
 
@@ -123,11 +128,11 @@ def whole_runs(tokenizer, make_model, tmp_path_factory):
     return get
 
 
-LATER = {"der", "agem", "merge+freeze"}  # what they keep of the first experience shows in the second
+SECOND = "twice, in the second experience"
+# What these keep or make in the first experience shows in the second.
+LATER = {"der", "agem", "merge+freeze", *STRUCTURAL}
 CASES = [("replay+ewc", cut) for cut in CUTS] + [
-    (name, "twice, in the second experience" if name in LATER else "in a step")
-    for name in STRATEGIES
-    if name != "replay+ewc"
+    (name, SECOND if name in LATER else "in a step") for name in STRATEGIES if name != "replay+ewc"
 ]
 
 
@@ -153,9 +158,10 @@ def test_dropout_goes_on_bit_for_bit(tmp_path, tokenizer, make_model):
     assert any(not torch.equal(whole["weights"][name], weight) for name, weight in without["weights"].items())
 
 
-def test_two_ranks_go_on_bit_for_bit_and_as_one(tmp_path, tokenizer, make_model):
+@pytest.mark.parametrize("strategy", ["replay+ewc", "osft"])
+def test_two_ranks_go_on_bit_for_bit_and_as_one(strategy, tmp_path, tokenizer, make_model):
     """Saved by two ranks: two end exactly as undisturbed ones, one within 1e-5 of them."""
-    given, cuts = STRATEGIES["replay+ewc"], [("before_update", 8)]
+    given, cuts = STRATEGIES[strategy], [("before_update", 8)]
 
     def both(world):
         whole = undisturbed(tmp_path / "whole", given, world, tokenizer, make_model)

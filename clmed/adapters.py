@@ -1,0 +1,82 @@
+"""LoRA adapters of peft in a model that may be sharded: find, merge, export. What strategies with adapters stand on."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from clmed.shards import gather, local, own_rows
+
+
+def adapted(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """(path, layer) of each module with adapters."""
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def newest(layer: LoraLayer) -> tuple[str, nn.Parameter, nn.Parameter]:
+    """(name, A, B) of the adapter that was added last."""
+    *_, name = layer.lora_A
+    return name, layer.lora_A[name].weight, layer.lora_B[name].weight
+
+
+@torch.no_grad()
+def merge_newest(model: nn.Module) -> None:
+    """Add what the newest adapter has learnt to the weights; all ranks call it, each changes its own shards."""
+    for _, layer in adapted(model):
+        name, down, up = newest(layer)
+        weight = layer.get_base_layer().weight
+        local(weight).add_(_update(layer, name, gather(down), gather(up))[own_rows(weight)])
+
+
+def merged(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the model as it was without adapters, with what they have learnt.
+
+    weights: whole, by their names in `model`; they are left as they are.
+    """
+    plain = {name.replace(".base_layer.", "."): w for name, w in weights.items() if ".lora_" not in name}
+    for path, layer in adapted(model):
+        learnt = [_update(layer, *adapter) for adapter in _adapters(path, layer, weights)]
+        plain[f"{path}.weight"] = plain[f"{path}.weight"] + torch.stack(learnt).sum(dim=0)
+    return plain
+
+
+def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write all adapters as a single one that `PeftModel.from_pretrained(base, folder)` loads.
+
+    Adapters that act together are one of the sum of their ranks: B1 A1 + B2 A2 = [B1 B2] [A1; A2].
+    """
+    found: dict[str, Tensor] = {}
+    layers = dict(adapted(model))
+    for path, layer in layers.items():
+        _, downs, ups = zip(*_adapters(path, layer, weights), strict=True)
+        found[f"base_model.model.{path}.lora_A.weight"] = torch.cat(downs)
+        found[f"base_model.model.{path}.lora_B.weight"] = torch.cat(ups, dim=1)
+    LoraConfig(
+        r=sum(layer.r.values()),
+        lora_alpha=sum(layer.lora_alpha.values()),
+        target_modules=list(layers),
+        fan_in_fan_out=layer.fan_in_fan_out,
+        base_model_name_or_path=model.config.name_or_path,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    ).save_pretrained(str(folder))
+    save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _adapters(path: str, layer: LoraLayer, weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+    """(name, A, B) of each adapter of a layer, oldest first."""
+    return [
+        (name, weights[f"{path}.lora_A.{name}.weight"], weights[f"{path}.lora_B.{name}.weight"])
+        for name in layer.lora_A
+    ]
+
+
+def _update(layer: LoraLayer, name: str, down: Tensor, up: Tensor) -> Tensor:
+    """alpha/rank B A, in the shape of W (GPT-2's linear layers have theirs the other way round)."""
+    product = layer.scaling[name] * (up @ down)
+    return product.T if layer.fan_in_fan_out else product

@@ -1,0 +1,90 @@
+"""Block expansion: learn in new blocks, leave the old ones alone."""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from clmed.errors import UserError
+from clmed.shards import decoder_blocks, local
+from clmed.strategy import Strategy
+
+if TYPE_CHECKING:
+    from clmed.stream import Phase
+
+# The layers that write what attention and MLP found into the residual stream, by the families' names for them.
+OUTPUTS = {"o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h"}
+
+
+class BlockExpansion(Strategy):
+    """LLaMA Pro: put a copy of every k-th decoder block behind it, and train the copies only.
+
+    The outputs of a copy's attention and MLP (`o_proj`, `down_proj`) begin at zero, so that it adds nothing to the
+    residual stream and the model begins as it was. Everything else is frozen. Later experiences go on with the same
+    copies. The exported model has more layers, and its config.json says so. `every`: k, 4 as published.
+
+    Family: architecture
+    Source: Wu et al., 2024, "LLaMA Pro", arXiv 2401.02415
+    """
+
+    def __init__(self, *, every: int = 4) -> None:
+        if every < 1:
+            raise UserError("block_expansion needs `every` to be at least 1.")
+        self.every = every
+
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """The copies, which alone are trained."""
+        added = size.layers // self.every * sum(rows * columns for rows, columns in size.matrices.values())
+        return {"added": added, "trained": added}
+
+    def adapt_model(self, model: PreTrainedModel, phase: "Phase") -> None:
+        """Insert the copies before the first experience."""
+        if phase.index:
+            return
+        blocks, settings = decoder_blocks(model), model.config.get_text_config()
+        if len(blocks) < self.every:
+            raise UserError(
+                f"block_expansion: the model has {len(blocks)} blocks, so `every` can be {len(blocks)} at most."
+            )
+        if sum(_is_output(name) for name, _ in blocks[0].named_modules()) < 2:
+            raise UserError(
+                f"block_expansion: the blocks of {type(model).__name__} have no layers named "
+                f"{', '.join(sorted(OUTPUTS))}, so what a copy adds to the model cannot be set to zero."
+            )
+        model.requires_grad_(False)
+        grown: list[nn.Module] = []
+        came_from: list[int] = []
+        for number, block in enumerate(blocks):
+            grown.append(block)
+            came_from.append(number)
+            if (number + 1) % self.every == 0:
+                grown.append(copy.deepcopy(block).requires_grad_(True))
+                came_from.append(number)
+        del blocks[:]
+        blocks.extend(grown)
+        for number, block in enumerate(blocks):
+            for module in block.modules():
+                if hasattr(module, "layer_idx"):
+                    module.layer_idx = number  # its place in a cache of keys and values
+        settings.num_hidden_layers = len(blocks)
+        if getattr(settings, "layer_types", None) is not None:
+            settings.layer_types = [settings.layer_types[number] for number in came_from]
+
+    def initialise(self, model: PreTrainedModel, phase: "Phase") -> None:
+        """Copy each block's weights, but for the outputs, into the copy behind it."""
+        if phase.index:
+            return
+        blocks = decoder_blocks(model)
+        for place in range(self.every, len(blocks), self.every + 1):
+            original = dict(blocks[place - 1].named_parameters())
+            for name, parameter in blocks[place].named_parameters():
+                if _is_output(name.rpartition(".")[0]):
+                    local(parameter).zero_()
+                else:
+                    local(parameter).copy_(local(original[name]))
+
+
+def _is_output(module: str) -> bool:
+    return module.rpartition(".")[2] in OUTPUTS
