@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,15 +14,15 @@ from transformers import PreTrainedModel
 from clmed.shards import gather, local, own_rows
 
 
-def adapted(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+def adapted(model: nn.Module) -> Iterator[tuple[str, Linear]]:
     """(path, layer) of each module with adapters."""
-    return ((path, module) for path, module in model.named_modules() if isinstance(module, LoraLayer))
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, Linear))
 
 
-def newest(layer: LoraLayer) -> tuple[str, nn.Parameter, nn.Parameter]:
+def newest(layer: Linear) -> tuple[str, nn.Parameter, nn.Parameter]:
     """(name, A, B) of the adapter that was added last."""
     *_, name = layer.lora_A
-    return name, layer.lora_A[name].weight, layer.lora_B[name].weight
+    return name, *cast(tuple[nn.Parameter, nn.Parameter], (layer.lora_A[name].weight, layer.lora_B[name].weight))
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def merge_newest(model: nn.Module) -> None:
     """Add what the newest adapter has learnt to the weights; all ranks call it, each changes its own shards."""
     for _, layer in adapted(model):
         name, down, up = newest(layer)
-        weight = layer.get_base_layer().weight
+        weight = cast(Tensor, layer.get_base_layer().weight)
         local(weight).add_(_update(layer, name, gather(down), gather(up))[own_rows(weight)])
 
 
@@ -68,7 +69,7 @@ def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: 
     save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _adapters(path: str, layer: LoraLayer, weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+def _adapters(path: str, layer: Linear, weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
     """(name, A, B) of each adapter of a layer, oldest first."""
     return [
         (name, weights[f"{path}.lora_A.{name}.weight"], weights[f"{path}.lora_B.{name}.weight"])
@@ -76,7 +77,7 @@ def _adapters(path: str, layer: LoraLayer, weights: Mapping[str, Tensor]) -> lis
     ]
 
 
-def _update(layer: LoraLayer, name: str, down: Tensor, up: Tensor) -> Tensor:
+def _update(layer: Linear, name: str, down: Tensor, up: Tensor) -> Tensor:
     """alpha/rank B A, in the shape of W (GPT-2's linear layers have theirs the other way round)."""
     product = layer.scaling[name] * (up @ down)
     return product.T if layer.fan_in_fan_out else product

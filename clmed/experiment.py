@@ -33,7 +33,7 @@ from clmed.results.plots import plot_runs
 from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.start import Start, find_start, keep
 from clmed.results.table import score_table, summary
-from clmed.strategy import make_strategies
+from clmed.strategy import changing, make_strategies
 from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found, refuse_damaged
@@ -44,7 +44,7 @@ from clmed.training.model import load_tokenizer
 from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.sharding import World, first_rank_says, lost_rank_told, on_first_rank
 from clmed.training.state import restore_weights
-from clmed.training.structure import Structure, changing
+from clmed.training.structure import Structure
 from clmed.training.trainer import ContinualTrainer
 from clmed.training.watch import ProgressBar, TrainingLog
 from clmed.validation import check

@@ -11,7 +11,7 @@ starts with `Family:` says among which it is listed, one with `Source:` its pape
 has not been seen to do what its paper says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,3 +121,8 @@ def make_strategies(config: ExperimentConfig) -> list[Strategy]:
         except (TypeError, ValueError) as error:
             raise UserError(f"strategy '{name}' does not take these parameters: {error}.") from error
     return made
+
+
+def changing(strategies: Iterable[Strategy]) -> list[Strategy]:
+    """Those that change the model's structure."""
+    return [strategy for strategy in strategies if type(strategy).adapt_model is not Strategy.adapt_model]

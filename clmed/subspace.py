@@ -75,7 +75,9 @@ def _largest(whole: Tensor, share: float) -> tuple[Tensor, Tensor]:
     # In fp64: with fp32 the directions would be those of a matrix nearby, and what is protected only about so.
     left, sizes, right = torch.linalg.svd(whole.double(), full_matrices=False)
     count = _count(whole, share)
-    return left[:, :count].to(whole.dtype).contiguous(), (sizes[:count, None] * right[:count]).to(whole.dtype)
+    found = left[:, :count], sizes[:count, None] * right[:count]
+    # LAPACK leaves matrices by columns, and a broadcast sends memory as it lies.
+    return found[0].to(whole.dtype).contiguous(), found[1].to(whole.dtype).contiguous()
 
 
 def _sent(tensor: Tensor, shape: tuple[int, int], like: Tensor, owner: int) -> Tensor:

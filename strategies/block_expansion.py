@@ -27,6 +27,7 @@ class BlockExpansion(Strategy):
 
     Family: architecture
     Source: Wu et al., 2024, "LLaMA Pro", arXiv 2401.02415
+    Experimental: in the small controlled case tried here it forgot more than naive training at the same learning rate
     """
 
     def __init__(self, *, every: int = 4) -> None:
@@ -67,7 +68,7 @@ class BlockExpansion(Strategy):
         for number, block in enumerate(blocks):
             for module in block.modules():
                 if hasattr(module, "layer_idx"):
-                    module.layer_idx = number  # its place in a cache of keys and values
+                    module.layer_idx = number  # type: ignore[assignment]  # its place in a cache of keys and values
         settings.num_hidden_layers = len(blocks)
         if getattr(settings, "layer_types", None) is not None:
             settings.layer_types = [settings.layer_types[number] for number in came_from]

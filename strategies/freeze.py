@@ -4,7 +4,7 @@ from typing import Any
 
 from clmed.errors import UserError
 from clmed.shards import decoder_blocks
-from clmed.strategy import Strategy
+from clmed.strategy import Strategy, changing
 
 
 class Freeze(Strategy):
@@ -28,6 +28,10 @@ class Freeze(Strategy):
 
     def before_training(self, trainer: Any, **kwargs: Any) -> None:
         """Before anything is computed or an optimizer made, and so again when a run goes on."""
+        if others := changing(plugin for plugin in trainer.plugins if isinstance(plugin, Strategy)):
+            raise UserError(
+                f"freeze: {type(others[0]).__name__} says itself which weights are trained: choose one of them."
+            )
         blocks = decoder_blocks(trainer.model)
         if self.layers >= len(blocks):
             raise UserError(f"freeze: the model has {len(blocks)} layers, so at most {len(blocks) - 1} can be frozen.")

@@ -1,9 +1,9 @@
 """O-LoRA: an adapter for each experience, orthogonal to the earlier ones."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from clmed.strategies.lora import LoRA
+from clmed.strategies.lora import LoRA  # type: ignore[import-not-found]  # mypy knows the folder as strategies
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -59,6 +59,7 @@ class OLoRA(LoRA):
         for path, layer in adapted(trainer.model):
             weight = newest(layer)[1]
             inner = local(weight) @ self.earlier[path].T
+            assert weight.grad is not None
             local(weight.grad).add_(inner @ self.earlier[path], alpha=2 * self.strength)
             total += inner.square().sum(dtype=torch.float64).cpu()
         if trainer.clock.train_exp_iterations % LOG_EVERY == 0:
@@ -70,5 +71,5 @@ def _frozen(model: PreTrainedModel) -> dict[str, Tensor]:
     found = {}
     for path, layer in adapted(model):
         *earlier, _ = layer.lora_A
-        found[path] = torch.cat([gather(layer.lora_A[name].weight.detach()) for name in earlier])
+        found[path] = torch.cat([gather(cast(Tensor, layer.lora_A[name].weight).detach()) for name in earlier])
     return found

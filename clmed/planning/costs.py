@@ -2,13 +2,14 @@
 
 import ast
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from clmed import catalogue
 from clmed.errors import UserError
+from clmed.planning.shapes import ModelShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,8 @@ class Size:
     """What a strategy's `cost` is told: experiences, tokens of all their domains, tokens of one pass by source.
 
     steps: for the domain's tokens, each of step_tokens in rows of row_tokens. past: tokens of one pass over what came
-    before each experience, summed over the experiences. Of the model the number of weights, of decoder blocks, and the
-    matrices of one block, (rows, columns) by name.
+    before each experience, summed over the experiences. shape: of the model, which may be
+    unknown on this machine: asked for where it is needed alone.
     """
 
     experiences: int
@@ -27,9 +28,22 @@ class Size:
     step_tokens: int = 0
     row_tokens: int = 0
     past: float = 0.0
-    parameters: int = 0
-    layers: int = 0
-    matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    shape: Callable[[], ModelShape]
+
+    @property
+    def parameters(self) -> int:
+        """The number of the model's weights."""
+        return self.shape().parameters
+
+    @property
+    def layers(self) -> int:
+        """The number of its decoder blocks."""
+        return self.shape().layers
+
+    @property
+    def matrices(self) -> Mapping[str, tuple[int, int]]:
+        """(rows, columns) of the matrices of one block, by name."""
+        return self.shape().matrices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class Cost:
 
 def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:
     """The sum over the strategies, of what is trained the least; UserError where parameters or `cost` are wrong."""
-    total = {each.name: each.default for each in fields(Cost)}
+    total: dict[str, float] = dict(vars(Cost()))
     for name, given in strategies.items():
         for key, value in _declared(name, given, size).items():
             if key not in total:
@@ -85,6 +99,8 @@ def _declared(name: str, given: Mapping[str, Any], size: Size) -> Mapping[str, f
     try:
         exec(compile(ast.fix_missing_locations(ast.Module([method], [])), str(info.path), "exec"), scope)
         return scope["cost"](instance, size)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"strategy '{name}': {info.path}, line {info.cost.lineno}: cost() cannot be worked out "

@@ -121,9 +121,7 @@ class Estimate:
             step_tokens=training.tokens_per_step,
             row_tokens=training.sequence_length,
             past=past,
-            parameters=self.shape.parameters,
-            layers=self.shape.layers,
-            matrices=self.shape.matrices,
+            shape=lambda: self.shape,
         )
         return costs.of(self.config.strategy, size)
 

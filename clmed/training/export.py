@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,12 +18,12 @@ from clmed.results import manifest
 from clmed.results.card import model_card
 from clmed.results.points import find_point, measured_points, weights_of
 from clmed.results.rundir import CONFIG, RunDirectory, disk_errors
-from clmed.strategy import Strategy, make_strategies
+from clmed.strategy import Strategy, changing, make_strategies
 from clmed.stream import make_phases
 from clmed.training.model import load_model, load_tokenizer, new_model
 from clmed.training.sharding import World, on_first_rank
 from clmed.training.state import restore_weights
-from clmed.training.structure import Structure, changing
+from clmed.training.structure import Structure
 
 CARD = "README.md"
 
@@ -110,7 +111,7 @@ def save_model(
     def write() -> None:
         with new_folder(folder) as partial, plain_errors(partial):
             partial.mkdir(parents=True)
-            weights = state
+            weights: dict[str, Any] = dict(state)
             for strategy in reversed(changing(strategies)):  # the last to change it is the first to be undone
                 weights = strategy.exported(model, weights, partial)
             model.save_pretrained(partial, state_dict=weights)

@@ -7,6 +7,7 @@ experience, before a later one, when a run goes on, and when it is exported.
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from clmed.config import TrainingConfig
 from clmed.errors import UserError
-from clmed.strategy import Strategy
+from clmed.strategy import Strategy, changing
 from clmed.stream import Phase
 from clmed.training.sharding import World, shard
 
@@ -30,7 +31,8 @@ class Structure:
     def __init__(
         self, model: PreTrainedModel, strategies: Sequence[Strategy], world: World, training: TrainingConfig
     ) -> None:
-        self.kind = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+        # FSDP puts a class of its own in front of the model's.
+        self.kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         self.shape = copy.deepcopy(model.config)
         self.changing = changing(strategies)
         self.world, self.training = world, training
@@ -100,11 +102,6 @@ class Structure:
             for phase in phases:
                 for strategy in self.changing:
                     strategy.adapt_model(model, phase)
-
-
-def changing(strategies: Iterable[Strategy]) -> list[Strategy]:
-    """Those that change the model's structure."""
-    return [strategy for strategy in strategies if type(strategy).adapt_model is not Strategy.adapt_model]
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """`clmed plan` as its users run it, and the numbers that it shows."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from scipy.optimize import minimize_scalar
@@ -86,8 +87,8 @@ def test_a_cost_read_from_the_source_is_the_strategy_s_own(strategy):
     work = {"steps": 9, "step_tokens": 128, "row_tokens": 16, "past": 30.0}
     tokens = {"english": 50.0, "chinese": 70.0}
     matrices = {"self_attn.q_proj": (8, 6), "mlp.down_proj": (6, 20)}
-    model = {"parameters": 1000, "layers": 2, "matrices": matrices}
-    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, **work, **model)
+    shape = SimpleNamespace(parameters=1000, layers=2, matrices=matrices)
+    size = costs.Size(experiences=3, domain_tokens=1000.0, tokens=tokens, shape=lambda: shape, **work)
     (made,) = make_strategies(small_config(strategy))
     assert costs.of(strategy, size) == costs.Cost(**made.cost(size))
 

@@ -109,3 +109,9 @@ def test_a_ratio_that_is_none(make_model: Any, tokenizer: Any) -> None:
     for ratio in (0.0, 1.0):
         with pytest.raises(UserError, match="osft needs a `ratio`"):
             make_trainer(small_config({"osft": {"ratio": ratio}}), make_model(), tokenizer, World())
+
+
+def test_freeze_beside_it(make_model: Any, tokenizer: Any) -> None:
+    trainer = make_trainer(small_config({"osft": {}, "freeze": {"layers": 1}}), make_model(), tokenizer, World())
+    with pytest.raises(UserError, match="freeze: OSFT says itself which weights are trained"):
+        trainer.train(trainer.stream)

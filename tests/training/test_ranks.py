@@ -34,7 +34,6 @@ STRATEGIES = {
         "curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.3},
     },
     "lora": {"lora": {"rank": 4}},
-    "lora-stack": {"lora": {"rank": 4, "later": "stack"}},
     "olora": {"olora": {"rank": 4, "targets": ["q_proj", "v_proj"]}},
     "osft": {"osft": {}},
     "block_expansion": {"block_expansion": {"every": 2}},
