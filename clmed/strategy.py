@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 
 class Strategy(BaseSGDPlugin):
-    """The base class: does nothing, which is naive training."""
+    """The base class: does nothing, which is naive training.
+
+    across: whether it compares weights of one experience with those of a later one; renews: whether what is trained in
+    one experience are other weights in the next, so that nothing could be compared.
+    """
+
+    across: bool = False
+    renews: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(supports_distributed=True, **kwargs)  # else Avalanche warns of each of them

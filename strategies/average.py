@@ -32,7 +32,7 @@ class Average(Strategy):
     ) -> None:
         if not all(0 <= value <= 1 for value in (alpha, *trace)):
             raise UserError("average needs an `alpha`, and in `trace` alphas, from 0 (old weights) to 1 (new ones).")
-        self.alpha, self.towards, self.trace = alpha, towards, trace
+        self.alpha, self.towards, self.trace, self.across = alpha, towards, trace, towards == "base"
         self.anchor: dict[str, Tensor] = {}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:

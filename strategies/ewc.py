@@ -47,7 +47,7 @@ class EWC(Strategy):
         if strength < 0 or rows < 1 or not 0 <= decay <= 1:
             raise UserError("ewc needs a `strength` of at least 0, at least 1 of `rows` and a `decay` from 0 to 1.")
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
-        self.past, self.mode, self.decay, self.labels = past, mode, decay, labels
+        self.past, self.mode, self.decay, self.labels, self.across = past, mode, decay, labels, True
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
 
     def sources(self, phase: "Phase", corpus: Corpus) -> Mapping[str, Rows]:

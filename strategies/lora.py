@@ -36,6 +36,8 @@ class LoRA(Strategy):
     arXiv 2405.09673
     """
 
+    renews = True
+
     def __init__(
         self,
         *,

@@ -26,6 +26,8 @@ class Merge(Strategy):
     Source: MagMax: Marczak et al., 2024, arXiv 2407.06322; TIES: Yadav et al., 2023, arXiv 2306.01708
     """
 
+    across = True
+
     def __init__(
         self, *, method: Literal["magmax", "ties"] = "magmax", scale: float = 1.0, density: float = 0.2
     ) -> None:

@@ -34,7 +34,7 @@ class Structure:
         # FSDP puts a class of its own in front of the model's.
         self.kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         self.shape = copy.deepcopy(model.config)
-        self.changing = changing(strategies)
+        self.changing, self.across = changing(strategies), [each for each in strategies if each.across]
         self.world, self.training = world, training
         self.phases: list[Phase] = []
 
@@ -85,6 +85,12 @@ class Structure:
         if len(filling) > 1:
             names = " and ".join(type(strategy).__name__ for strategy in filling)
             raise UserError(f"{names} would each put weights of their own into the model: choose one of them.")
+        renewing = [strategy for strategy in self.changing if strategy.renews]
+        if renewing and self.across and len(phases) > 1:
+            raise UserError(
+                f"{type(self.across[0]).__name__} compares weights of one experience with those of the next, but "
+                f"{type(renewing[0]).__name__} trains others in each: leave one of them out, or train one experience."
+            )
         self._made(list(phases))
 
     def _made(self, phases: list[Phase]) -> tuple[PreTrainedModel, dict[str, str]]:
