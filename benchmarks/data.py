@@ -60,7 +60,8 @@ def main() -> None:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         kind = make_corpus(work, options.tokens, options.data)
-        print(f"{kind}, {CORES} cores, {options.rounds} rounds\n\n{tokenising(work, options.rounds)}\n")
+        rounds = f"{options.rounds} round{'s' if options.rounds > 1 else ''}"
+        print(f"{kind}, {CORES} cores, {rounds}\n\n{tokenising(work, options.rounds)}\n")
         print(starting(work, options.rounds))
 
 
