@@ -131,6 +131,7 @@ def _run(
     if to_build:
         voice.say("making the base model (once; it is kept for all runs with this configuration)")
         model = load(watchers=[bar])
+        structure = Structure(model, strategies, world, config.training)  # which knows now where its base lies
     if start is not None and start.weights is not None:
         weights = start.weights
         refuse_damaged(world, weights)

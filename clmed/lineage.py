@@ -113,7 +113,7 @@ def lineage(
 class Shared:
     """What another run has done already: so many experiences, measured at so many points.
 
-    checkpoint: of their end; inside: those of the steps inside that this run is to keep, too (`keep_at`).
+    checkpoint: of their end; inside: those before it that this run is to keep, too, at ends and `keep_at`.
     """
 
     run: RunDirectory
@@ -163,6 +163,8 @@ def _done(
     measured = {(row["point"], row["benchmark"]) for row in run.results()}
     if inside is None or any((point, name) not in measured for point in range(points) for name in benchmarks):
         return None
+    ends = [end for earlier in range(1, experiences) if (end := _end_of(run, earlier)) is not None]
+    inside = tuple(dict.fromkeys([*(path for _, path in ends), *inside]))
     return Shared(run=run, experiences=experiences, points=points, checkpoint=checkpoint, inside=inside)
 
 

@@ -176,6 +176,13 @@ def test_a_stream_starts_at_a_point_of_another_run(bench: Bench, trunk: RunDirec
         shutil.rmtree(leaf.path)
 
 
+def test_the_ends_of_all_shared_experiences_come_along(bench: Bench, trunk: RunDirectory) -> None:
+    again = bench.run("again")
+    assert bench.steps == 0
+    leaf = bench.run("of-again", f"from={again.path}@pretraining", LEAF[0] % "exam")
+    assert bench.steps == len(leaf.training()) > 0
+
+
 def test_what_follows_a_start_is_as_in_one_run(bench: Bench, trunk: RunDirectory) -> None:
     """Rows in the order of a second experience: a leaf on the trunk's own data repeats no order."""
     finetuning = "stream=[{name: finetuning, data: exam, tokens: 2k, optimizer: {lr: 1e-3}}]"

@@ -85,6 +85,7 @@ def test_in_shards_with_checkpointing_and_accumulation(
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of tiny.yaml with a stack of adapters, from where commands run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path / "cache"))  # nothing is taken from an earlier run of this test
     changes: dict[str, Any] = {
         "strategy": {"lora": {"rank": 2, "later": "stack"}},
         "evaluation": {"retention": [{"perplexity": "english"}]},
