@@ -64,7 +64,7 @@ def test_no_update_reaches_the_protected_subspace(ratio: float, make_model: Any,
                 assert change.abs().max() > 1e-3
                 right = kept.right.double()
                 assert inside(change, kept.left.double(), right / right.norm(dim=1, keepdim=True)) < 5e-6, name
-                # The directions are those of an fp32 decomposition: close neighbours among them are less sharp.
+                # The directions are kept in fp32: close neighbours among them are less sharp than in fp64.
                 assert inside(change, *largest(weight, ratio)) < 2e-4, name
             else:
                 assert torch.equal(after[name], weight)
