@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,7 +29,7 @@ from clmed.lifetime import environment
 from clmed.planning import duration
 from clmed.results.rundir import RunDirectory
 from clmed.results.table import evaluation_table
-from clmed.training.launch import start
+from clmed.training.launch import joined
 from clmed.training.model import load_model, model_shape, pretrained_tokenizer
 from clmed.training.sharding import World
 from clmed.validation import check_evaluation
@@ -60,15 +59,13 @@ def evaluate(config: EvaluateConfig, output: Path | None = None, overwrite: bool
     positions = getattr(model_shape(config.model), "max_position_embeddings", None)
     length = min(config.sequence_length, positions or config.sequence_length)
     training = TrainingConfig(sequence_length=length, tokens_per_step=length)
-    world = start(training)
-    voice = Voice(quiet=not world.main)
-    try:
-        directory.refuse_if_taken(dump(config), overwrite)
-        _evaluate(config, training, world, directory, overwrite, voice)
-    finally:
-        voice.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with joined(training) as world:
+        voice = Voice(quiet=not world.main)
+        try:
+            directory.refuse_if_taken(dump(config), overwrite)
+            _evaluate(config, training, world, directory, overwrite, voice)
+        finally:
+            voice.close()
     return directory
 
 

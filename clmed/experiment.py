@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -38,7 +37,7 @@ from clmed.stream import Experience, make_scenario
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found, refuse_damaged
 from clmed.training.export import save_model
-from clmed.training.launch import start as join
+from clmed.training.launch import joined
 from clmed.training.loss import seconds_per_token
 from clmed.training.model import load_tokenizer
 from clmed.training.precision import DivergedError, LossScaler
@@ -61,18 +60,16 @@ def run(config: ExperimentConfig, output: Path | None = None, overwrite: bool = 
     """
     check(config)
     directory = RunDirectory(output or Path("runs") / config.name)
-    world = join(config.training)
-    voice = Voice(quiet=not world.main)
-    bar = ProgressBar(voice.console)
-    try:
-        directory.refuse_if_taken(dump(config), overwrite)  # all ranks look before the first one writes
-        with lost_rank_told(world):
-            _run(config, world, directory, overwrite, voice, bar)
-    finally:
-        bar.close()
-        voice.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with joined(config.training) as world:
+        voice = Voice(quiet=not world.main)
+        bar = ProgressBar(voice.console)
+        try:
+            directory.refuse_if_taken(dump(config), overwrite)  # all ranks look before the first one writes
+            with lost_rank_told(world):
+                _run(config, world, directory, overwrite, voice, bar)
+        finally:
+            bar.close()
+            voice.close()
     return directory
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -27,8 +28,12 @@ def asked_to_stop(trainer: StepTrainer) -> Iterator[None]:
     """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop.
 
     On several ranks the first Ctrl-C is the last signal that counts: torchrun passes it on once more, and then SIGTERM,
-    which would cut short what the ranks still have to write.
+    which would cut short what the ranks still have to write. Beside the main thread, which is the one that may take
+    signals, everything is left to that one.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def ask(*_: object) -> None:
         trainer.stop_asked = True

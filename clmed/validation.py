@@ -25,13 +25,17 @@ from clmed.config import (
 )
 from clmed.errors import UserError
 from clmed.results.start import find_start
+from clmed.yamlfile import COMMAND_LINE
 
 NOWHERE: Places = {}
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment in a file, checked in full; UserError lists all mistakes with file and line, one a line."""
-    config, places = load_with_places(path, overrides)
+def load(path: str | Path, overrides: Sequence[str] = (), given: str = COMMAND_LINE) -> ExperimentConfig:
+    """The experiment in a file, checked in full; UserError lists all mistakes with file and line, one a line.
+
+    given: what those in the overrides are said to stand in.
+    """
+    config, places = load_with_places(path, overrides, given)
     check(config, places)
     return config
 
@@ -53,7 +57,7 @@ def check_evaluation(config: EvaluateConfig) -> None:
     root = data_folder(config)
     found = [*_model(config), *_benchmarks(config, root), *_tasks(config), *_shown_tests(config)]
     if found:
-        raise UserError(describe(found, {(): "command line"}))
+        raise UserError(describe(found, {(): COMMAND_LINE}))
 
 
 def _start(config: ExperimentConfig) -> Iterator[Problem]:

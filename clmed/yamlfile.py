@@ -60,11 +60,14 @@ def dump(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Tree:
-    """The mapping in the file, with what it extends and the overrides; UserError names the file and the line."""
+def read(path: Path, overrides: Sequence[str] = (), given: str = COMMAND_LINE) -> Tree:
+    """The mapping in the file, with what it extends and the overrides; UserError names the file and the line.
+
+    given: what an error calls the place of the overrides.
+    """
     tree = _read_file(path, above=())
     for override in overrides:
-        tree = _override(tree, override)
+        tree = _override(tree, override, given)
     return tree
 
 
@@ -179,23 +182,21 @@ def _merge(under: Tree, over: Tree) -> Tree:
     return Tree(data=data, places={**places, **over.places})
 
 
-def _override(tree: Tree, text: str) -> Tree:
+def _override(tree: Tree, text: str, given: str) -> Tree:
     """The tree with `key=value` set; the value is YAML and replaces what was there."""
     key, sign, value = text.partition("=")
     segments = key.strip().split(".")
     if not sign or not all(segments) or not value.strip():
-        raise UserError(
-            f"{COMMAND_LINE}: '{text}' is not of the form key=value, such as seed=1 or stream.0.optimizer.lr=1e-4"
-        )
-    parsed = _parse(value, lambda line: f"{COMMAND_LINE}: '{text}'")
-    loc = _locate(tree.data, segments, text)
+        raise UserError(f"{given}: '{text}' is not of the form key=value, such as seed=1 or stream.0.optimizer.lr=1e-4")
+    parsed = _parse(value, lambda line: f"{given}: '{text}'")
+    loc = _locate(tree.data, segments, f"{given}: '{text}'")
     places = {at: place for at, place in tree.places.items() if at[: len(loc)] != loc}
-    places |= {loc[:n]: COMMAND_LINE for n in range(len(loc)) if loc[:n] not in places}  # sections that it makes
-    places |= {loc: COMMAND_LINE} | {(*loc, *at): COMMAND_LINE for at in parsed.places}
+    places |= {loc[:n]: given for n in range(len(loc)) if loc[:n] not in places}  # sections that it makes
+    places |= {loc: given} | {(*loc, *at): given for at in parsed.places}
     return Tree(data=_set(tree.data, loc, parsed.data), places=places)
 
 
-def _locate(data: Any, segments: list[str], text: str) -> Loc:
+def _locate(data: Any, segments: list[str], at: str) -> Loc:
     """The way that the dotted key of an override goes through the data.
 
     A key of the data may hold dots itself (`strategy.my_file.py:Mine.strength=1`), so the longest known one is taken.
@@ -211,13 +212,11 @@ def _locate(data: Any, segments: list[str], text: str) -> Loc:
             known = {name: name for name in data or {}}
         else:
             way = ".".join(map(str, loc))
-            raise UserError(f"{COMMAND_LINE}: '{text}': {way} is {data!r}, which has no keys")
+            raise UserError(f"{at}: {way} is {data!r}, which has no keys")
         count = next((n for n in range(len(segments), 0, -1) if ".".join(segments[:n]) in known), 0)
         if count == 0 and isinstance(data, list):
             way = ".".join(map(str, loc))
-            raise UserError(
-                f"{COMMAND_LINE}: '{text}': {way} has no item '{segments[0]}'{did_you_mean(segments[0], known)}"
-            )
+            raise UserError(f"{at}: {way} has no item '{segments[0]}'{did_you_mean(segments[0], known)}")
         step = known[".".join(segments[:count])] if count else segments[0]
         data = data[step] if count and data is not None else None
         loc, segments = (*loc, step), segments[max(count, 1) :]

@@ -26,9 +26,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     return load_with_places(path, overrides)[0]
 
 
-def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ExperimentConfig, Places]:
-    """As `load`, and where every key was written."""
-    tree = yamlfile.read(Path(path), overrides)
+def load_with_places(
+    path: str | Path, overrides: Sequence[str] = (), given: str = yamlfile.COMMAND_LINE
+) -> tuple[ExperimentConfig, Places]:
+    """As `load`, and where every key was written: `given` is where the overrides were."""
+    tree = yamlfile.read(Path(path), overrides, given)
     try:
         return ExperimentConfig.model_validate(tree.data), tree.places
     except ValidationError as error:

@@ -321,21 +321,29 @@ def _plain(value: Any) -> Any:
 
 def _running() -> dict[str, Any]:
     """The status of a run that this process does."""
-    return {"state": "running", "reason": "", "pid": os.getpid(), "host": socket.gethostname()}
+    own = os.getpid()
+    return {"state": "running", "reason": "", "pid": own, "began": _began(own), "host": socket.gethostname()}
 
 
 def _is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that does a run is still there (a clmed of its number, as numbers come again).
+    """Whether the process that does a run is still there: numbers come again, but not with the same beginning.
 
-    One on another machine is taken to be gone.
+    It may be a notebook's, of any name. One on another machine is taken to be gone.
     """
     here = status["state"] == "running" and status.get("host") == socket.gethostname()
     if not here or status["pid"] == os.getpid():
         return False
+    return _began(status["pid"]) == status.get("began", "")
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks since the machine did; None if there is none."""
     try:
-        return b"clmed" in Path(f"/proc/{status['pid']}/cmdline").read_bytes()
+        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")  # its name may hold spaces
     except OSError:
-        return False
+        return None
+    state, *rest = fields.split()
+    return None if state == "Z" else int(rest[18])  # a zombie has ended
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Starting: which process this is among the ranks, on which device, and whether it can do what is asked of it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,21 @@ from clmed.training.sharding import World
 # A process that is killed closes its connections, which ends the others' waiting at once; this is for one that hangs,
 # or whose machine is gone. Rank 0 may be busy as long with what it does alone between two collectives.
 TIMEOUT = timedelta(minutes=30)
+
+
+@contextmanager
+def joined(training: TrainingConfig) -> Iterator[World]:
+    """This process among the ranks, as `start` has it; in the end its group and threads are as before.
+
+    A notebook's process goes on, and its next run must begin as this one did.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield start(training)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        torch.set_num_threads(threads)
 
 
 def start(training: TrainingConfig) -> World:

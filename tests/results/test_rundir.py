@@ -46,11 +46,12 @@ def test_rows_come_back_as_they_went_in(run):
 def test_status_keeps_the_fingerprint_of_the_configuration(run, tmp_path):
     fingerprint = run.status()["fingerprint"]
     run.set_status("stopped", "Ctrl-C")
-    assert run.status() | {"pid": 0, "host": ""} == {
+    assert run.status() | {"pid": 0, "began": 0, "host": ""} == {
         "state": "stopped",
         "reason": "Ctrl-C",
         "fingerprint": fingerprint,
         "pid": 0,
+        "began": 0,
         "host": "",
     }
     same = RunDirectory.create(tmp_path / "same", "# a comment\n" + CONFIG, {})
@@ -93,11 +94,16 @@ def test_damage_in_the_middle_is_an_error_with_its_line(run):
 
 
 def test_the_same_run_again_is_refused_unless_it_may_go_on(run):
-    program = "print(flush=True); import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", program, "clmed"], stdout=subprocess.PIPE) as alive:
-        assert alive.stdout is not None and alive.stdout.readline()  # before that it may not have its name yet
+    began = "from clmed.results.rundir import _began; import os; print(_began(os.getpid()), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{began}; import time; time.sleep(60)"], stdout=subprocess.PIPE
+    ) as alive:
+        assert alive.stdout is not None
+        other = {"pid": alive.pid, "began": int(alive.stdout.readline())}
         status = json.loads((run.path / "status.json").read_text())
-        (run.path / "status.json").write_text(json.dumps(status | {"pid": alive.pid}))
+        (run.path / "status.json").write_text(json.dumps(status | other | {"began": other["began"] - 1}))
+        assert run.may_go_on(CONFIG)  # its process has ended, and another one got the number
+        (run.path / "status.json").write_text(json.dumps(status | other))
         assert not run.may_go_on(CONFIG)
         for overwrite in (False, True):
             with pytest.raises(UserError, match=rf"still going \(process {alive.pid}\)"):
