@@ -8,15 +8,13 @@ A process may be killed at any moment, so whole files are written beside their p
 only grow by whole lines: a torn last line is what a killed run leaves, and is passed over; other damage is an error.
 """
 
-import contextlib
 import difflib
-import errno
 import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ import yaml
 
 from clmed.errors import UserError
 from clmed.results.differences import differences
+from clmed.results.files import append_lines, disk_errors, read_json, read_lines, write_json, write_lines, write_whole
 
 State = Literal["running", "complete", "stopped"]
 Row = dict[str, Any]
@@ -80,9 +79,9 @@ class RunDirectory:
                 run._clear()
             run.path.mkdir(parents=True, exist_ok=True)
         # The status first: it is what makes the directory a run, whenever this is interrupted.
-        _write_json(run.path / STATUS, {**_running(), "fingerprint": _fingerprint(config)})
+        write_json(run.path / STATUS, {**_running(), "fingerprint": _fingerprint(config)})
         write_whole(run.path / CONFIG, config_yaml.encode())
-        _write_json(run.path / ENVIRONMENT, environment)
+        write_json(run.path / ENVIRONMENT, environment)
         return run
 
     def refuse_if_taken(self, config_yaml: str, overwrite: bool = False) -> None:
@@ -125,11 +124,11 @@ class RunDirectory:
         kept = {name: [row for row in self.results(name) if row["point"] < points] for name in (RESULTS, VARIANTS)}
         for name, rows in {**kept, TRAIN: self.training()[:steps]}.items():
             if rows or name != VARIANTS or (self.path / name).exists():
-                write_whole(self.path / name, "".join(_line(row) for row in rows).encode())
+                write_lines(self.path / name, rows)
         for folder in (self.path / ANSWERS).glob("*"):
             if int(folder.name) >= points:  # with what was being written when it was killed
                 shutil.rmtree(folder)
-        _write_json(self.path / STATUS, {**self.status(), **_running()})
+        write_json(self.path / STATUS, {**self.status(), **_running()})
 
     def copy_points(self, source: "RunDirectory", points: int, benchmarks: Collection[str]) -> None:
         """Take over what `source` measured at its first `points` points, marked with where it was measured."""
@@ -172,24 +171,28 @@ class RunDirectory:
             raise UserError(f"{file} is damaged: it holds no configuration.")
         return config
 
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine, ranks; empty if the run was killed before they were written."""
+        return read_json(self.path / ENVIRONMENT)
+
     def status(self) -> dict[str, Any]:
         """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration; lineage."""
         return json.loads((self.path / STATUS).read_bytes())
 
     def set_status(self, state: State, reason: str = "") -> None:
-        _write_json(self.path / STATUS, {**self.status(), "state": state, "reason": reason})
+        write_json(self.path / STATUS, {**self.status(), "state": state, "reason": reason})
 
     def set_lineage(self, keys: Sequence[str]) -> None:
         """Note in the status what the run's experiences are known by (clmed/lineage.py)."""
-        _write_json(self.path / STATUS, {**self.status(), "lineage": list(keys)})
+        write_json(self.path / STATUS, {**self.status(), "lineage": list(keys)})
 
     def add_results(self, rows: Iterable[Mapping[str, Any]], file: str = RESULTS) -> None:
         """Append measured scores (file: or those of VARIANTS); the rows given at once are written at once."""
-        _append(self.path / file, rows)
+        append_lines(self.path / file, rows)
 
     def results(self, file: str = RESULTS) -> list[Row]:
         """Every measured score so far, in the order of measuring."""
-        return _read_lines(self.path / file)
+        return read_lines(self.path / file)
 
     def add_training(self, row: Mapping[str, Any]) -> None:
         """Append what one training step had to say."""
@@ -197,10 +200,10 @@ class RunDirectory:
 
     def add_trainings(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append what several steps had to say."""
-        _append(self.path / TRAIN, rows)
+        append_lines(self.path / TRAIN, rows)
 
     def training(self) -> list[Row]:
-        return _read_lines(self.path / TRAIN)
+        return read_lines(self.path / TRAIN)
 
     def write_answers(self, point: int, benchmark: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Keep the answers to each question: equally long columns, one entry a question."""
@@ -285,40 +288,6 @@ def _some(items: Sequence[str], separator: str = ", ", most: int = 4) -> str:
     return separator.join(items[:most]) + rest
 
 
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the disk troubles that a user can mend into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: the disk is full (or your quota is used up); free some space there.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise UserError(f"{path} cannot be written ({error.strerror}); give another folder.") from error
-        raise
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Replace `file` in one step: a reader sees the old content or the new, never a part."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_whole(file, (json.dumps(content, ensure_ascii=False, indent=2, default=_plain) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    """A numpy or torch scalar as a Python number, a path as text."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
 def _running() -> dict[str, Any]:
     """The status of a run that this process does."""
     own = os.getpid()
@@ -344,39 +313,3 @@ def _began(pid: int) -> int | None:
         return None
     state, *rest = fields.split()
     return None if state == "Z" else int(rest[18])  # a zombie has ended
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
-
-
-def _append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    lines = "".join(map(_line, rows)).encode()
-    with disk_errors(file.parent), file.open("ab+") as stream:
-        # Cut off the torn line of a killed run, lest it end in the middle of the file.
-        if stream.tell() and _last_byte(stream) != b"\n":
-            stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
-        stream.write(lines)
-
-
-def _last_byte(stream: Any) -> bytes:
-    stream.seek(-1, os.SEEK_END)
-    return stream.read(1)
-
-
-def _read_lines(file: Path) -> list[Row]:
-    """The rows of a line file; [] if it was never written. A last line without its end belongs to a killed run."""
-    if not file.exists():
-        return []
-    *lines, _torn = file.read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{file}, line {number} is damaged ({error}); mend or delete this line.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{file}, line {number} is damaged (not a JSON object); mend or delete this line.")
-        rows.append(row)
-    return rows

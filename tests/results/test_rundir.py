@@ -29,6 +29,7 @@ def files_under(folder: Path) -> set[str]:
 def test_a_fresh_run_can_be_opened_and_read(run):
     opened = RunDirectory.open(run.path)
     assert opened.config()["strategy"]["replay"] == {"ratio": 0.05}
+    assert opened.environment() == {"python": "3.11"}
     assert opened.status()["state"] == "running"
     assert opened.results() == [] and opened.training() == []
     assert files_under(run.path) == {"config.yaml", "environment.json", "status.json"}
@@ -91,6 +92,9 @@ def test_damage_in_the_middle_is_an_error_with_its_line(run):
     file.write_text("1\n")
     with pytest.raises(UserError, match="line 1"):
         run.results()
+    (run.path / "environment.json").write_text("{")
+    with pytest.raises(UserError, match=r"environment\.json is damaged"):
+        run.environment()
 
 
 def test_the_same_run_again_is_refused_unless_it_may_go_on(run):
