@@ -10,6 +10,7 @@ import click
 from clmed import __version__
 from clmed.errors import LostRankError, StoppedError, UserError
 from clmed.strategy_commands import strategies
+from clmed.sweep_commands import sweep, tune
 
 FILE = click.Path(path_type=Path)
 ORDER = "clmed.order"
@@ -50,6 +51,8 @@ def commands() -> None:
 
 
 commands.add_command(strategies)
+commands.add_command(sweep)
+commands.add_command(tune)
 
 
 @commands.command()

@@ -26,6 +26,9 @@ FLOORS = [
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
     {"clmed.benchmark_options", "clmed.evaluate", "clmed.strategy_commands"},
+    {"clmed.sweep"},
+    {"clmed.tuning"},
+    {"clmed.sweep_commands"},
     {"clmed.cli"},
     {"clmed.__main__"},
 ]
@@ -33,7 +36,7 @@ FLOORS = [
 UPWARD = {("clmed.config.loading", "clmed.data.miniworld")}
 LIGHT = (
     "clmed.cli", "clmed.strategy_commands", "clmed.config", "clmed.validation", "clmed.catalogue", "clmed.results",
-    "clmed.planning",
+    "clmed.planning", "clmed.sweep", "clmed.tuning",
 )  # fmt: skip
 HEAVY = {"torch", "avalanche", "transformers", "datasets", "accelerate", "matplotlib", "sklearn"}
 

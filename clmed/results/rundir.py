@@ -205,6 +205,11 @@ class RunDirectory:
     def training(self) -> list[Row]:
         return read_lines(self.path / TRAIN)
 
+    def has_trained(self) -> bool:
+        """Whether a training step was written, without reading them."""
+        file = self.path / TRAIN
+        return file.exists() and file.stat().st_size > 0
+
     def write_answers(self, point: int, benchmark: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Keep the answers to each question: equally long columns, one entry a question."""
         import pyarrow

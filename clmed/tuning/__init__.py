@@ -1,0 +1,1 @@
+"""`clmed tune`: methods compared when each is tuned alike. Read compare.py first."""
