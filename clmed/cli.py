@@ -9,6 +9,7 @@ import click
 
 from clmed import __version__
 from clmed.errors import LostRankError, StoppedError, UserError
+from clmed.results_commands import compare
 from clmed.strategy_commands import strategies
 from clmed.sweep_commands import sweep, tune
 
@@ -42,7 +43,8 @@ def commands() -> None:
       clmed plan experiments/replay.yaml         what it needs, and whether that fits
       clmed run experiments/naive.yaml           train and measure; writes runs/naive/
       clmed run experiments/replay.yaml
-      clmed plot runs/naive runs/replay          the two, compared
+      clmed compare runs/naive runs/replay       the two in a table, with intervals
+      clmed plot runs/naive runs/replay          the two in a figure
 
     \b
     On several processes (FSDP):
@@ -53,6 +55,7 @@ def commands() -> None:
 commands.add_command(strategies)
 commands.add_command(sweep)
 commands.add_command(tune)
+commands.add_command(compare)
 
 
 @commands.command()

@@ -25,7 +25,7 @@ FLOORS = [
     {"clmed.evaluation", "clmed.training"},
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
-    {"clmed.benchmark_options", "clmed.evaluate", "clmed.strategy_commands"},
+    {"clmed.benchmark_options", "clmed.evaluate", "clmed.results_commands", "clmed.strategy_commands"},
     {"clmed.sweep"},
     {"clmed.tuning"},
     {"clmed.sweep_commands"},
@@ -36,7 +36,7 @@ FLOORS = [
 UPWARD = {("clmed.config.loading", "clmed.data.miniworld")}
 LIGHT = (
     "clmed.cli", "clmed.strategy_commands", "clmed.config", "clmed.validation", "clmed.catalogue", "clmed.results",
-    "clmed.planning", "clmed.sweep", "clmed.tuning",
+    "clmed.planning", "clmed.results_commands", "clmed.sweep", "clmed.tuning",
 )  # fmt: skip
 HEAVY = {"torch", "avalanche", "transformers", "datasets", "accelerate", "matplotlib", "sklearn"}
 

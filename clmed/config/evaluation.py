@@ -123,19 +123,25 @@ class BenchmarkConfig(Section):
 class EvaluationConfig(Section):
     """What is measured before the first and after every experience; a batch has at most `batch_tokens` tokens.
 
+    primary: the benchmarks that statements rest on (all, if none is given): `clmed compare` tests these alone, and
+    corrects for their number.
     floors: the change against the base that is accepted, by benchmark: of accuracy in points (-2.0), of perplexity in
     per cent (+5%); on_floor: what a run does below one.
     """
 
     gain: list[BenchmarkConfig] = []
     retention: list[BenchmarkConfig] = []
+    primary: Names = []
     batch_tokens: Quantity = 16_000
     floors: dict[str, Floor] = {}
     on_floor: Literal["warn", "stop"] = "warn"
 
     @model_validator(mode="after")
-    def _floors_of_benchmarks(self) -> "EvaluationConfig":
+    def _of_benchmarks(self) -> "EvaluationConfig":
         known = {benchmark.label: benchmark for benchmark in [*self.gain, *self.retention]}
+        for name in self.primary:
+            if name not in known:
+                raise ValueError(f"primary: there is no benchmark '{name}' here{did_you_mean(name, known)}")
         for name, floor in self.floors.items():
             if name not in known:
                 raise ValueError(f"floors: there is no benchmark '{name}' here{did_you_mean(name, known)}")

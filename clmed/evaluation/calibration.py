@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from clmed.results.drops import LETTER, distance
+from clmed.results.drops import distance
+from clmed.results.metrics import LETTER
 
 BINS, STEPS = 10, 1_000
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from clmed.results.metrics import ACCURACY, WHOLE, Rows, last_point
 
-LETTER = "letter:"
 CALIBRATED = "_calibrated"
 NO_SHOTS, TEXT = "0_shot", "text"
 PLAIN = f"{ACCURACY}_{NO_SHOTS}"

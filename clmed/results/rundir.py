@@ -179,6 +179,13 @@ class RunDirectory:
         """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration; lineage."""
         return json.loads((self.path / STATUS).read_bytes())
 
+    def state(self) -> Literal["running", "killed", "complete", "stopped"]:
+        """What the run is doing; one on another machine that says it is running is taken to be killed."""
+        status = self.status()
+        state: State = status["state"]
+        alive = _is_alive(status) or (status.get("pid"), status.get("host")) == (os.getpid(), socket.gethostname())
+        return "killed" if state == "running" and not alive else state
+
     def set_status(self, state: State, reason: str = "") -> None:
         write_json(self.path / STATUS, {**self.status(), "state": state, "reason": reason})
 
@@ -219,8 +226,11 @@ class RunDirectory:
         pyarrow.parquet.write_table(table, buffer)
         write_whole(self._answers_file(point, benchmark), buffer.getvalue())
 
-    def answers(self, point: int, benchmark: str) -> dict[str, list[Any]]:
-        """The columns given to `write_answers`."""
+    def has_answers(self, point: int, benchmark: str) -> bool:
+        return self._answers_file(point, benchmark).exists()
+
+    def answers(self, point: int, benchmark: str, columns: Collection[str] | None = None) -> dict[str, list[Any]]:
+        """The columns given to `write_answers`, or those of `columns` that there are."""
         import pyarrow
         import pyarrow.parquet
 
@@ -228,7 +238,9 @@ class RunDirectory:
         if not file.exists():
             raise UserError(f"{file}: this run kept no answers to {benchmark} at point {point}.")
         try:
-            return pyarrow.parquet.ParquetFile(file).read().to_pydict()
+            kept = pyarrow.parquet.ParquetFile(file)
+            wanted = None if columns is None else [name for name in kept.schema_arrow.names if name in columns]
+            return kept.read(wanted).to_pydict()
         except pyarrow.ArrowException as error:
             raise UserError(f"{file} is damaged: {error}") from error
 

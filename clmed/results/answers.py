@@ -1,0 +1,97 @@
+"""The answers of a run to the questions of a benchmark at one point, as arrays that can be put beside another run's."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clmed.results.rundir import RunDirectory
+
+Texts = NDArray[np.str_]
+COLUMNS = ("subject", "index", "prompt_hash", "correct", "score", "nats", "tokens", "bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One entry a question (or row of text), in the order asked.
+
+    keys: equal for equal prompts (or rows), in every run; subjects (empty for text), index: the question's place in
+    its file; values: 1 for a right answer and 0 for a wrong one, a task's own score, or nats; tokens: of a row of text,
+    else None.
+    """
+
+    keys: Texts
+    subjects: Texts
+    index: NDArray[np.int64]
+    values: NDArray[np.float64]
+    tokens: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def right_or_wrong(self) -> bool:
+        return self.tokens is None and bool(np.isin(self.values, (0.0, 1.0)).all())
+
+    def only(self, keys: Texts) -> "Answers":
+        """Those to `keys`, in their order; all of them must be here."""
+        if np.array_equal(self.keys, keys):
+            return self
+        order = np.argsort(self.keys)
+        places = order[np.searchsorted(self.keys, keys, sorter=order)]
+        return replace(
+            self,
+            keys=self.keys[places],
+            subjects=self.subjects[places],
+            index=self.index[places],
+            values=self.values[places],
+            tokens=None if self.tokens is None else self.tokens[places],
+        )
+
+
+def read_answers(run: RunDirectory, point: int, benchmark: str) -> Answers | None:
+    """None where none were kept, or not every question has a value. Raises UserError for a damaged file."""
+    if not run.has_answers(point, benchmark):
+        return None
+    columns = run.answers(point, benchmark, COLUMNS)
+    values = columns.get("nats") or columns.get("score") or columns.get("correct")
+    if not values or any(value is None for value in values):
+        return None
+    if "nats" in columns:
+        keys = [
+            " ".join(map(str, row)) for row in zip(*(columns[n] for n in ("index", "tokens", "bytes")), strict=True)
+        ]
+    elif "prompt_hash" in columns:
+        keys = columns["prompt_hash"]
+    else:
+        return None
+    return Answers(
+        keys=np.array(_unlike(keys)),
+        subjects=np.array(columns.get("subject", [""] * len(keys)), dtype=np.str_),
+        index=np.array(columns.get("index", range(len(keys)))),
+        values=np.array(values, dtype=np.float64),
+        tokens=np.array(columns["tokens"], dtype=np.float64) if "nats" in columns else None,
+    )
+
+
+def shared(keys: Sequence[Texts]) -> Texts:
+    """The keys that all hold, in the order of the first."""
+    first = keys[0]
+    if all(np.array_equal(first, other) for other in keys[1:]):
+        return first
+    return first[np.isin(first, reduce(np.intersect1d, keys))]
+
+
+def _unlike(keys: Sequence[str]) -> Sequence[str]:
+    """A question that is asked twice has two keys."""
+    if len(set(keys)) == len(keys):
+        return keys
+    seen: Counter[str] = Counter()
+    found = []
+    for key in keys:
+        seen[key] += 1
+        found.append(key if seen[key] == 1 else f"{key} {seen[key]}")
+    return found

@@ -1,0 +1,204 @@
+"""Compare runs, or strategies over their seeds, with intervals, corrected tests and the front."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from clmed.errors import UserError
+from clmed.results.comparison import groups as grouping
+from clmed.results.comparison.groups import Group
+from clmed.results.comparison.judge import claimed, judged
+from clmed.results.comparison.measure import Benchmark, Measure, Part, benchmarks
+from clmed.results.comparison.mismatches import mismatches
+from clmed.results.comparison.reading import Read, find, read
+from clmed.results.comparison.rows import Cell, Comparison, Row
+from clmed.results.fronts import is_trivial, pareto
+from clmed.results.metrics import is_accuracy
+from clmed.results.statistics.uncertain import mean_of
+from clmed.results.statistics.verdicts import MARGIN
+
+MOST_READ = 500  # runs whose single answers are looked at: some 10 ms each
+
+
+def compare(
+    paths: Sequence[Path | str],
+    *,
+    by: Literal["run", "strategy"] = "run",
+    margin: float = MARGIN,
+    allow_mismatch: bool = False,
+) -> Comparison:
+    """Put runs side by side; folders of runs stand for what is in them.
+
+    by: each run a row, or all seeds of a strategy. margin: a loss of accuracy up to this is retained (0.01: a point).
+    Raises UserError where there is no run, and unless `allow_mismatch` for runs with other shots, templates or budgets.
+    """
+    runs = [read(path) for path in find([Path(path) for path in paths])]
+    groups = grouping.by_run(runs) if by == "run" else grouping.by_strategy(runs)
+    against = grouping.reference(groups)
+    wrong = _mismatches(groups, against, allow_mismatch)
+    usable = [run for run in runs if run.rows]
+    known, notes = benchmarks(usable, answers=len(usable) <= MOST_READ)
+    if len(usable) > MOST_READ:
+        notes.append(
+            f"of more than {MOST_READ} runs no single answers are read: intervals come from the scores alone, wider"
+        )
+    averaged = [b for b in known.values() if is_accuracy(b.metric) and all(b.name in run.scores for run in usable)]
+    primary = _primary(usable, known)
+    # Small p-values need many draws: the smallest that there is must pass the strictest of the tests.
+    measure = Measure(against, draws=min(50_000, max(4_000, 80 * len(groups) * max(len(primary), 2))))
+    rows, claims = [], []
+    for number, group in enumerate(groups):
+        parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
+        means = _means(parts, averaged)
+        rows.append(_row(group, parts, means, known, primary))
+        claims += claimed(number, group.needed, means, {n: parts[n] for n in primary if n in parts}, known, margin)
+    rows = [
+        replace(row, reference=group is against, mismatches=tuple(wrong.get(group.label, ())))
+        for row, group in zip(judged(rows, claims, margin), groups, strict=True)
+    ]
+    rows = _fronts(rows)
+    notes = [*_states(groups), *dict.fromkeys(each for run in runs for each in run.complaints), *notes]
+    notes += [f"{row.label}: {'; '.join(row.mismatches)}" for row in rows if row.mismatches]
+    return Comparison(
+        by=by,
+        margin=margin,
+        reference=against.label,
+        benchmarks=tuple(known),
+        primary=tuple(primary),
+        rows=tuple(rows),
+        notes=(*notes, *_few_seeds(rows, by)),
+    )
+
+
+def _mismatches(groups: Sequence[Group], against: Group, allowed: bool) -> dict[str, list[str]]:
+    first = next((run for run in against.runs if run.rows), None)
+    if first is None:
+        return {}
+    found = {
+        group.label: list(dict.fromkeys(why for run in group.runs if run.rows for why in mismatches(run, first)))
+        for group in groups
+    }
+    found = {label: why for label, why in found.items() if why}
+    if found and not allowed:
+        lines = [f"  {label}: {'; '.join(why[:3])}" for label, why in list(found.items())[:8]]
+        more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
+        raise UserError(
+            f"These are no fair comparison with {against.label}, by which all are measured:\n"
+            + "\n".join(lines)
+            + f"{more}\nLeave them out, or compare them nevertheless, marked, with --allow-mismatch."
+        )
+    return found
+
+
+def _primary(runs: Sequence[Read], known: Mapping[str, Benchmark]) -> list[str]:
+    """Those that the runs declare (`evaluation.primary`); without that, all."""
+    declared = {name for run in runs for name in (run.config.get("evaluation") or {}).get("primary") or []}
+    return [name for name in known if name in declared] or list(known)
+
+
+def _means(parts: Mapping[str, Part], averaged: Sequence[Benchmark]) -> dict[str, Part]:
+    """Of each role, the mean over its benchmarks."""
+    found = {}
+    for role in ("gain", "retention"):
+        some = [parts[b.name] for b in averaged if b.role == role and b.name in parts]
+        if some:
+            apart = [each.difference for each in some if each.difference is not None]
+            found[role] = Part(
+                change=mean_of([each.change for each in some]),
+                forgetting=mean_of([each.forgetting for each in some]),
+                difference=mean_of(apart) if len(apart) == len(some) else None,
+                questions=sum(each.questions for each in some),
+            )
+    return found
+
+
+def _row(
+    group: Group,
+    parts: Mapping[str, Part],
+    means: Mapping[str, Part],
+    known: Mapping[str, Benchmark],
+    primary: list[str],
+) -> Row:
+    """Without what depends on the other rows."""
+    overall = {role: part.change.estimate() for role, part in means.items()}
+    ends = [run.end for run in group.runs if run.rows]
+
+    def cost(key: str) -> float | None:
+        return sum(row[key] for row in ends) / len(ends) if ends and all(key in row for row in ends) else None
+
+    cells = {
+        name: Cell(
+            role=known[name].role,
+            metric=known[name].metric,
+            questions=part.questions,
+            primary=name in primary,
+            change=part.change.estimate(),
+            forgetting=part.forgetting.estimate(),
+            difference=None if part.difference is None else part.difference.estimate(),
+        )
+        for name, part in parts.items()
+    }
+    return Row(
+        label=group.label,
+        strategy=grouping.strategy_text(group.strategy),
+        runs=tuple(run.path for run in group.runs),
+        seeds=group.seeds,
+        needed=group.needed,
+        state=group.state,
+        trivial=any(run.rows for run in group.runs) and is_trivial(group.runs[0].config),
+        cells=cells,
+        gain=overall.get("gain"),
+        retention=overall.get("retention"),
+        forgetting=means["retention"].forgetting.estimate() if "retention" in means else None,
+        tokens=cost("tokens"),
+        all_tokens=cost("all_tokens"),
+        flops=cost("flops"),
+        seconds=cost("train_seconds"),
+    )
+
+
+def _fronts(rows: Sequence[Row]) -> list[Row]:
+    """Mark who is on the front of gain and retention, among complete fair runs, and among the trivial of these."""
+    able = [
+        index
+        for index, row in enumerate(rows)
+        if row.gain and row.retention and row.state == "complete" and not row.mismatches
+    ]
+    found = list(rows)
+    for index in _front(rows, able):
+        found[index] = replace(found[index], on_front=True)
+    for index in _front(rows, [index for index in able if rows[index].trivial]):
+        found[index] = replace(found[index], on_trivial_front=True)
+    return found
+
+
+def _front(rows: Sequence[Row], members: Sequence[int]) -> list[int]:
+    points = [(row.gain.value, row.retention.value) for i in members if (row := rows[i]).gain and row.retention]
+    on = pareto([gain for gain, _ in points], [retention for _, retention in points])
+    return [index for index, is_on in zip(members, on, strict=True) if is_on]
+
+
+def _states(groups: Sequence[Group]) -> list[str]:
+    """A sentence for each run that is not complete."""
+    told = {
+        "running": "is still going: what it shows may change",
+        "killed": "was killed before its end; the same `clmed run` goes on with it",
+        "stopped": "was stopped before its end; the same `clmed run` goes on with it",
+    }
+    notes = []
+    for run in (run for group in groups for run in group.runs):
+        if run.problem:
+            notes.append(f"{run.path} ({run.state}): {run.problem}")
+        elif run.state != "complete":
+            notes.append(f"{run.path} {told[run.state]}")
+    return notes
+
+
+def _few_seeds(rows: Sequence[Row], by: str) -> list[str]:
+    if by == "run":
+        return ["each row speaks of this run only: a statement about a strategy needs several seeds (--by strategy)"]
+    few = [f"{row.label} ({len(row.runs)} of {row.needed})" for row in rows if not row.enough]
+    if not few:
+        return []
+    return [f"too few seeds for a statement about the strategy, so not marked: {', '.join(few)}"]

@@ -1,0 +1,139 @@
+"""Runs as a comparison reads them: thousands in seconds, and one that is damaged does not hide the others."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from clmed.errors import UserError
+from clmed.results.answers import Answers, read_answers
+from clmed.results.metrics import SUBJECT, WHOLE, last_point, primary_metrics
+from clmed.results.rundir import CONFIG, RESULTS, Row, RunDirectory, is_run
+
+State = Literal["running", "killed", "complete", "stopped", "damaged"]
+# How a row of a subject is written; nine lines of ten are such, and none is needed here.
+_SUBJECT = b'"category": "' + SUBJECT.encode()
+_SECTION = re.compile(r"\n(?=[A-Za-z_])")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """rows: of whole benchmarks, in their primary metrics; problem: why it is damaged, or has no results; complaints:
+    of answers that are damaged.
+    """
+
+    path: Path
+    state: State
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+    problem: str = ""
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name", self.path.name))
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+    @property
+    def strategy(self) -> dict[str, Any]:
+        return self.config.get("strategy") or {}
+
+    @cached_property
+    def last(self) -> int:
+        """The last point at which every benchmark was measured."""
+        return last_point(self.rows)
+
+    @cached_property
+    def scores(self) -> dict[str, dict[int, Row]]:
+        """benchmark -> point -> its row."""
+        found: dict[str, dict[int, Row]] = {}
+        for row in self.rows:
+            found.setdefault(row["benchmark"], {})[row["point"]] = row
+        return found
+
+    @property
+    def end(self) -> Row:
+        """A row of the last point: what was trained until then."""
+        return next(row for row in reversed(self.rows) if row["point"] == self.last)
+
+    def answers(self, benchmark: str, point: int) -> Answers | None:
+        """None where there are none that can be read."""
+        try:
+            return read_answers(RunDirectory(self.path), point, benchmark)
+        except UserError as error:
+            self.complaints.append(str(error))
+            return None
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The runs that are meant: runs, and those inside folders. Raises UserError where there is none."""
+    found: list[Path] = []
+    for path in paths:
+        inside = [] if is_run(path) or not path.is_dir() else [each for each in sorted(path.iterdir()) if is_run(each)]
+        found += inside or [RunDirectory.open(path).path]
+    if not found:
+        raise UserError(
+            "There is no run to compare: give the folders of runs, or the folder that holds them, such as runs; "
+            "`clmed run FILE` makes one."
+        )
+    return list(dict.fromkeys(found))
+
+
+def read(path: Path) -> Read:
+    """What there is of a run."""
+    run = RunDirectory(path)
+    state: State = run.state()
+    try:
+        config = _config(run)
+        rows = _rows(path / RESULTS)
+    except UserError as error:
+        return Read(path=path, state="damaged", problem=str(error))
+    if not rows:
+        return Read(path=path, state=state, config=config, problem="it holds no results yet")
+    return Read(path=path, state=state, config=config, rows=tuple(rows))
+
+
+def _rows(file: Path) -> list[Row]:
+    """The rows of whole benchmarks. A last line without its end belongs to a killed run."""
+    try:
+        *lines, _torn = file.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if _SUBJECT in line and line.endswith(b"}"):
+            continue
+        try:
+            row = json.loads(line)
+            if row["category"] == WHOLE:
+                rows.append(row)
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{file}, line {number} is damaged; mend or delete this line.") from None
+    metrics = primary_metrics(rows)
+    return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
+
+
+def _config(run: RunDirectory) -> dict[str, Any]:
+    """The configuration. Runs of a sweep have most sections in common, and each is parsed once."""
+    try:
+        text = (run.path / CONFIG).read_text(encoding="utf-8")
+        config: dict[str, Any] = {}
+        for section in _SECTION.split(text):
+            config |= _section(section) or {}
+        return config
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return run.config()  # which says what is wrong
+
+
+@lru_cache(maxsize=4096)
+def _section(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)

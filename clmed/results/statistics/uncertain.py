@@ -1,0 +1,113 @@
+"""A value with what other questions and other seeds would have made of it: from answers by draws, else by formula."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clmed.results.statistics.bootstrap import Floats, generator, interval, p_above, p_two_sided, seed_draws
+from clmed.results.statistics.estimate import LEVEL, Estimate, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertain:
+    """questions: draws around `value` had other questions been asked, or where no answers are kept their variance (nan:
+    unknown); seeds: the value of each seed, whose mean is `value`; one alone says nothing of others.
+    """
+
+    value: float
+    questions: Floats | float
+    seeds: tuple[float, ...]
+
+    @cached_property
+    def _draws(self) -> Floats | None:
+        if isinstance(self.questions, float):
+            return None
+        deviations = seed_draws(self.seeds, rng=generator(len(self.seeds), "seeds"), draws=len(self.questions))
+        return self.questions + deviations
+
+    @cached_property
+    def _error(self) -> tuple[float, float]:
+        """By formula: the standard error and its degrees of freedom (Satterthwaite 1946), the questions' infinite."""
+        assert isinstance(self.questions, float)
+        between = _variance(self.seeds)
+        within = 0.0 if math.isnan(self.questions) and between else self.questions
+        total = within + between
+        return math.sqrt(total), (len(self.seeds) - 1) * (total / between) ** 2 if between else math.inf
+
+    def estimate(self) -> Estimate:
+        """With its 95 % interval."""
+        if self._draws is not None:
+            return interval(self.value, self._draws)
+        error, freedom = self._error
+        if math.isnan(error) or math.isnan(self.value):
+            return unknown(self.value)
+        half = error * _quantile((1 + LEVEL) / 2, freedom)
+        return Estimate(self.value, self.value - half, self.value + half)
+
+    def p_two_sided(self, null: float = 0.0) -> float:
+        """p-value of "it is `null`"; 1 where nothing is known of the spread."""
+        if self._draws is not None:
+            return p_two_sided(self._draws, null)
+        return min(1.0, 2 * min(self.p_above(null), (-self).p_above(-null)))
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of "it is not above `bound`"."""
+        if self._draws is not None:
+            return p_above(self._draws, bound)
+        error, freedom = self._error
+        if math.isnan(error) or math.isnan(self.value):
+            return 1.0
+        if not error:
+            return 0.0 if self.value > bound else 1.0
+        return _tail((self.value - bound) / error, freedom)
+
+    def __neg__(self) -> "Uncertain":
+        questions = self.questions if isinstance(self.questions, float) else -self.questions
+        return Uncertain(value=-self.value, questions=questions, seeds=tuple(-value for value in self.seeds))
+
+    @property
+    def by_seeds(self) -> bool:
+        """Whether more of the spread comes from the seeds than from the questions."""
+        within = self.questions if isinstance(self.questions, float) else float(self.questions.var())
+        return _variance(self.seeds) > within
+
+
+def mean_of(parts: Sequence[Uncertain]) -> Uncertain:
+    """The mean of values that rest on different questions, but on the same seeds in the same order.
+
+    Where they have not as many seeds each, nothing is said of seeds.
+    """
+    share, seeds = 1 / len(parts), [part.seeds for part in parts]
+    drawn = [part.questions for part in parts if not isinstance(part.questions, float)]
+    if len(drawn) == len(parts):
+        questions: Floats | float = share * np.sum(drawn, axis=0)
+    else:
+        variances = [p.questions if isinstance(p.questions, float) else float(p.questions.var()) for p in parts]
+        questions = share**2 * sum(variances)
+    return Uncertain(
+        value=share * sum(part.value for part in parts),
+        questions=questions,
+        seeds=tuple(share * sum(values) for values in zip(*seeds, strict=True))
+        if len(set(map(len, seeds))) == 1
+        else (),
+    )
+
+
+def _variance(seeds: Sequence[float]) -> float:
+    """Of the mean of the seeds' values."""
+    return float(np.var(seeds, ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+
+
+def _quantile(share: float, freedom: float) -> float:
+    from scipy.special import ndtri, stdtrit
+
+    return float(ndtri(share) if math.isinf(freedom) else stdtrit(freedom, share))
+
+
+def _tail(distance: float, freedom: float) -> float:
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(-distance) if math.isinf(freedom) else stdtr(freedom, -distance))

@@ -1,0 +1,78 @@
+"""Commands that read finished or unfinished runs: `clmed compare`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=FILE, metavar="RUN...")
+@click.option(
+    "--by",
+    type=click.Choice(["run", "strategy"]),
+    default="run",
+    show_default=True,
+    help="A row for each run, or for each strategy: runs that differ in their seeds only.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Points of accuracy that may be lost and still be called retained.",
+)
+@click.option(
+    "--allow-mismatch", is_flag=True, help="Mark runs with other shots, templates or budgets instead of refusing them."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "latex", "json"]),
+    default="table",
+    show_default=True,
+)
+@click.option("-o", "--output", type=FILE, help="A file, instead of the terminal.")
+def compare(
+    runs: tuple[Path, ...],
+    by: Literal["run", "strategy"],
+    margin: float,
+    allow_mismatch: bool,
+    form: str,
+    output: Path | None,
+) -> None:
+    """Compare runs in one table: gain, retention, forgetting, and what they cost, with 95 % intervals.
+
+    RUN is the folder of a run, or a folder that holds runs. All are measured by the first naive run or, without one, by
+    the first. ▲ and ▼ mark what differs from it, tested on the same questions and corrected for the number of
+    comparisons; "retained" is said only where a loss above the margin is excluded. Of a run it speaks of that run
+    only, of a strategy where there are seeds enough (3; 5 for built-in models). docs/comparing.md has the definitions.
+
+    \b
+    Examples:
+      clmed compare runs/naive runs/replay runs/ewc
+      clmed compare runs --by strategy
+      clmed compare runs --by strategy --format markdown -o comparison.md
+      clmed compare runs/naive runs/frozen --allow-mismatch --margin 2
+    """
+    from clmed.results.comparison import compare as put_side_by_side
+    from clmed.results.comparison import formats
+    from clmed.results.files import write_whole
+
+    found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch)
+    if form == "table":
+        from rich.console import Console
+
+        with Console(highlight=False, record=output is not None, quiet=output is not None) as console:
+            for part in formats.terminal(found):
+                console.print(part)
+        text = console.export_text() if output is not None else ""
+    else:
+        text = formats.FORMATS[form](found)
+        if output is None:
+            click.echo(text, nl=False)
+    if output is not None:
+        write_whole(output, text.encode())
+        click.echo(output)

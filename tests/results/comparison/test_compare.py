@@ -1,0 +1,214 @@
+"""Runs side by side: what is measured, what is refused, what is said of unfinished and damaged runs."""
+
+import math
+
+import numpy as np
+import pytest
+from answered import EXAMS, answered_run
+
+from clmed.errors import UserError
+from clmed.results import metrics
+from clmed.results.comparison import compare
+from clmed.results.rundir import RunDirectory
+from clmed.results.statistics.paired import paired
+
+REPLAY = {"replay": {"ratio": 0.05}}
+SMALL = {"model": {"build": {"layers": 2}}}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Naive and replay, one seed each; another exam's benchmark is only in one of them."""
+    naive = answered_run(tmp_path / "naive", forgets=0.5)
+    replay = answered_run(tmp_path / "replay", name="replay", strategy=REPLAY, forgets=0.02)
+    return naive, replay
+
+
+def test_values_are_those_of_the_metrics_and_differences_those_of_a_paired_test(runs):
+    found = compare(list(runs))
+    naive, replay = found.rows
+    for row, path in zip(found.rows, runs, strict=True):
+        results = RunDirectory(path).results()
+        assert row.gain.value == pytest.approx(metrics.gain(results))
+        assert row.retention.value == pytest.approx(metrics.retention(results))
+        assert row.forgetting.value == pytest.approx(metrics.mean_forgetting(results))
+        for name, cell in row.cells.items():
+            scores = metrics.primary(results)[name]
+            assert cell.change.value == pytest.approx(scores[2] - scores[0])
+            assert cell.forgetting.value == pytest.approx(metrics.forgetting(results)[name])
+            assert cell.change.low < cell.change.value < cell.change.high
+    assert found.reference == "naive" and naive.reference and naive.cells["mmlu"].difference is None
+    answers = [RunDirectory(path).answers(2, "mmlu")["correct"] for path in runs]
+    test = paired(*answers)
+    cell = replay.cells["mmlu"]
+    assert cell.difference.value == pytest.approx(test.difference.value)
+    assert cell.difference.low == pytest.approx(test.difference.low, abs=0.01)
+    assert cell.mark == "better" and cell.p < 0.01 and test.test.exact < 0.01
+    assert naive.verdict.kind == "forgotten" and replay.retention_mark == "better"
+    assert (replay.tokens, replay.flops, replay.seconds) == (100_000, 2e9, 10)
+
+
+def test_a_mean_over_subjects_is_found_out_and_resampled_within_them(tmp_path):
+    """Subjects of very unequal size: the score kept is the mean over subjects."""
+    exams = {**EXAMS, "cmmlu": ("retention", 0.6, 120, 7)}
+    (row,) = compare([answered_run(tmp_path / "run", exams=exams)]).rows
+    kept = RunDirectory(tmp_path / "run").answers(2, "cmmlu")
+    base = RunDirectory(tmp_path / "run").answers(0, "cmmlu")
+    test = paired(base["correct"], kept["correct"], kept["subject"])
+    assert row.cells["cmmlu"].change.value == pytest.approx(test.difference.value)
+    assert row.cells["cmmlu"].change.low == pytest.approx(test.difference.low, abs=0.012)
+
+
+def test_a_strategy_is_all_its_seeds_and_pairs_them(tmp_path):
+    for seed in range(5):
+        answered_run(tmp_path / f"naive-{seed}", seed=seed, config=SMALL, forgets=0.5)
+        answered_run(tmp_path / f"r-{seed}", name=f"r-{seed}", seed=seed, strategy=REPLAY, config=SMALL, forgets=0.1)
+    found = compare([tmp_path], by="strategy")
+    assert [(row.label, row.seeds, row.enough) for row in found.rows] == [
+        ("naive", (0, 1, 2, 3, 4), True),
+        ("replay (ratio 0.05)", (0, 1, 2, 3, 4), True),
+    ]
+    replay = found.rows[1]
+    scores = [metrics.retention(RunDirectory(tmp_path / f"r-{seed}").results()) for seed in range(5)]
+    assert replay.retention.value == pytest.approx(np.mean(scores))
+    assert replay.cells["mmlu"].mark == "better" and replay.retention_mark == "better"
+    # Other seeds would have given other values: the interval is wider than that of one run's questions.
+    one = compare([tmp_path / "r-0"]).rows[0].retention
+    assert one.known and replay.retention.known
+
+
+def test_too_few_seeds_make_no_statement_about_a_strategy(tmp_path):
+    for seed in range(2):
+        answered_run(tmp_path / f"naive-{seed}", seed=seed, config=SMALL)
+        answered_run(tmp_path / f"r-{seed}", name="replay", seed=seed, strategy=REPLAY, config=SMALL, forgets=0.0)
+    found = compare([tmp_path], by="strategy")
+    assert all(not row.enough and row.verdict is None for row in found.rows)
+    assert all(cell.mark == "" and cell.verdict is None for row in found.rows for cell in row.cells.values())
+    assert any("too few seeds" in note and "replay (2 of 5)" in note for note in found.notes)
+    assert any("this run only" in note for note in compare([tmp_path]).notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"shots": 5}, "exam: shots 5, not 0"),
+        ({"tokens": 50_000}, "budget 50k domain tokens, not 100k"),
+        ({"config": {"evaluation": {"retention": [{"benchmark": "mmlu", "scoring": "letter"}]}}}, "mmlu: scoring"),
+    ],
+)
+def test_other_shots_budgets_and_templates_are_refused_or_marked(tmp_path, change, told):
+    config = {"evaluation": {"retention": [{"benchmark": "mmlu", "scoring": "text"}]}}
+    first = answered_run(tmp_path / "naive", config=config)
+    other = answered_run(tmp_path / "other", **{"name": "replay", "strategy": REPLAY, "config": config, **change})
+    with pytest.raises(UserError, match="--allow-mismatch") as error:
+        compare([first, other])
+    assert told in str(error.value)
+    found = compare([first, other], allow_mismatch=True)
+    assert told in "; ".join(found.rows[1].mismatches) and not found.rows[1].on_front
+    assert any(told in note for note in found.notes) and found.rows[0].mismatches == ()
+
+
+def test_a_trivial_run_may_stop_early(tmp_path):
+    first = answered_run(tmp_path / "naive")
+    early = answered_run(tmp_path / "early", name="stopped-early", tokens=50_000)
+    assert [row.trivial for row in compare([first, early]).rows] == [True, True]
+
+
+def test_other_questions_are_compared_on_those_that_all_were_asked(tmp_path):
+    first = answered_run(tmp_path / "naive")
+    other = answered_run(tmp_path / "replay", name="replay", strategy=REPLAY, first={"mmlu": 50})
+    found = compare([first, other])
+    assert found.rows[0].cells["mmlu"].questions == 150 and found.rows[0].cells["exam"].questions == 160
+    right = [RunDirectory(first).answers(point, "mmlu")["correct"][50:] for point in (0, 2)]
+    assert found.rows[0].cells["mmlu"].change.value == pytest.approx(np.mean(right[1]) - np.mean(right[0]))
+    assert any("mmlu: compared on the 150 questions" in note for note in found.notes)
+
+    apart = answered_run(tmp_path / "apart", name="ewc", first={"mmlu": 1000})
+    found = compare([first, apart])
+    assert any("mmlu: the runs were asked no question in common" in note for note in found.notes)
+
+
+def test_a_benchmark_that_a_run_lacks_is_left_out_of_the_averages(tmp_path):
+    first = answered_run(tmp_path / "naive")
+    other = answered_run(tmp_path / "less", name="less", exams={name: EXAMS[name] for name in ("exam", "mmlu")})
+    found = compare([first, other])
+    assert found.rows[0].retention.value == pytest.approx(found.rows[0].cells["mmlu"].change.value)
+    assert "cmmlu" in found.rows[0].cells and "cmmlu" not in found.rows[1].cells
+    assert any("cmmlu was not measured by less" in note for note in found.notes)
+
+
+def test_unfinished_and_damaged_runs_are_shown_as_such(tmp_path):
+    whole = answered_run(tmp_path / "naive")
+    stopped = answered_run(tmp_path / "stopped", name="stopped", state="stopped", points=2)
+    torn = answered_run(tmp_path / "torn", name="torn")
+    with (torn / "results.jsonl").open("a") as file:
+        file.write('{"point": 3, "cat\n')
+    empty = RunDirectory.create(tmp_path / "empty", "name: empty\nseed: 0\n", {}).path
+    answers = answered_run(tmp_path / "answers", name="answers")
+    (answers / "answers" / "2" / "mmlu.parquet").write_bytes(b"PAR1 and then nothing")
+    found = compare([whole, stopped, torn, empty, answers])
+    rows = {row.label: row for row in found.rows}
+    assert {label: row.state for label, row in rows.items()} == {
+        "naive": "complete",
+        "stopped": "stopped",
+        "torn": "damaged",
+        "empty": "running",
+        "answers": "complete",
+    }
+    assert rows["torn"].gain is None and rows["empty"].cells == {}
+    assert rows["stopped"].tokens == 50_000 and not rows["stopped"].on_front
+    assert rows["answers"].cells["mmlu"].change.known
+    notes = "\n".join(found.notes)
+    for part in ("results.jsonl, line", "no results yet", "was stopped before its end", "mmlu.parquet is damaged"):
+        assert part in notes
+    status = RunDirectory(empty).path / "status.json"
+    status.write_text(status.read_text().replace('"began"', '"began_else"').replace('"pid": ', '"pid": 1'))
+    assert compare([whole, empty]).rows[1].state == "killed"
+
+
+def test_without_answers_scores_alone_give_wider_intervals(tmp_path, runs):
+    import shutil
+
+    with_answers = compare(list(runs)).rows[1].cells["mmlu"]
+    for path in runs:
+        shutil.rmtree(path / "answers")
+    found = compare(list(runs))
+    cell = found.rows[1].cells["mmlu"]
+    assert cell.change.value == pytest.approx(with_answers.change.value)
+    assert cell.change.high - cell.change.low > with_answers.change.high - with_answers.change.low
+    assert any("no answers of" in note for note in found.notes)
+
+
+def test_primary_benchmarks_alone_are_tested(tmp_path):
+    config = {"evaluation": {"primary": ["mmlu"]}}
+    first = answered_run(tmp_path / "naive", forgets=0.6, config=config)
+    other = answered_run(tmp_path / "r", name="replay", strategy=REPLAY, forgets=0.0, config=config)
+    found = compare([first, other])
+    cells = found.rows[1].cells
+    assert found.primary == ("mmlu",) and cells["mmlu"].p is not None and cells["mmlu"].verdict is not None
+    assert cells["cmmlu"].p is None and cells["cmmlu"].verdict is None and not cells["cmmlu"].primary
+    both = compare([first, other, answered_run(tmp_path / "e", name="ewc", strategy={"ewc": {}}, forgets=0.3)])
+    assert both.rows[1].cells["mmlu"].p == pytest.approx(2 * cells["mmlu"].p, rel=0.7)  # one of two tests now
+
+
+def test_no_runs_and_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="clmed run FILE"):
+        compare([tmp_path / "nothing"])
+    with pytest.raises(UserError, match="clmed run FILE"):
+        compare([])
+
+
+def test_perplexity_has_an_interval_and_no_verdict(tmp_path):
+    run = RunDirectory(answered_run(tmp_path / "naive"))
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(50, 128, size=100)
+    for point in range(3):
+        nats = (2 + 0.1 * point) * tokens + rng.normal(0, 1, size=100)
+        run.write_answers(point, "web", {"index": range(100), "nats": nats, "tokens": tokens, "bytes": 4 * tokens})
+        row = {**run.results()[0], "point": point, "role": "retention", "benchmark": "web", "metric": "nats_per_token"}
+        run.add_results([row | {"score": nats.sum() / tokens.sum(), "questions": int(tokens.sum())}])
+    (row,) = compare([run.path]).rows
+    cell = row.cells["web"]
+    assert cell.change.value == pytest.approx(0.2, abs=0.01) and 0 < cell.change.low < 0.2 < cell.change.high
+    assert cell.verdict is None and not math.isnan(cell.forgetting.low)
+    assert row.retention.value == pytest.approx(metrics.retention(run.results()))
