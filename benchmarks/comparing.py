@@ -17,8 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import markdown
-
 from clmed.results.rundir import CONFIG, RESULTS, STATUS
 from clmed.yamlfile import dump, read
 
@@ -43,7 +41,8 @@ def main() -> None:
         for by in ("strategy", "run"):
             seconds, peak = measured(["compare", str(folder), "--by", by, "--format", "csv"])
             lines.append([f"`clmed compare --by {by}`", f"{seconds:.1f}", f"{peak / 1e6:,.0f}"])
-    print(markdown(["command", "seconds", "peak MB"], lines))
+    print("| command | seconds | peak MB |\n|---|---:|---:|")
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def generate(folder: Path, runs: int, subjects: int) -> None:

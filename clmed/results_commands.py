@@ -30,7 +30,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "markdown", "csv", "latex", "json"]),
+    type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
     default="table",
     show_default=True,
 )
@@ -62,17 +62,12 @@ def compare(
     from clmed.results.files import write_whole
 
     found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch)
-    if form == "table":
+    if output is not None:
+        write_whole(output, formats.FORMATS[form](found).encode())
+        click.echo(output)
+    elif form != "table":
+        click.echo(formats.FORMATS[form](found), nl=False)
+    else:
         from rich.console import Console
 
-        with Console(highlight=False, record=output is not None, quiet=output is not None) as console:
-            for part in formats.terminal(found):
-                console.print(part)
-        text = console.export_text() if output is not None else ""
-    else:
-        text = formats.FORMATS[form](found)
-        if output is None:
-            click.echo(text, nl=False)
-    if output is not None:
-        write_whole(output, text.encode())
-        click.echo(output)
+        Console(highlight=False).print(*formats.terminal(found), sep="\n")

@@ -139,7 +139,17 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(_plain(asdict(comparison)), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
+def text(comparison: Comparison) -> str:
+    """The terminal's tables without colours."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    Console(file=buffer, width=100).print(*terminal(comparison), sep="\n")
+    return buffer.getvalue()
+
+
 FORMATS: Mapping[str, Callable[[Comparison], str]] = {
+    "table": text,
     "markdown": markdown,
     "csv": as_csv,
     "latex": latex,
@@ -184,11 +194,11 @@ def _narrow(cell: str) -> str:
 def _coloured(cell: str) -> Any:
     from rich.text import Text
 
-    text = Text(cell)
+    shown = Text(cell)
     for sign, style in (("▲", "green"), ("▼", "red"), ("retained", "green"), ("forgotten", "red")):
-        text.highlight_words([sign], style)
-    text.highlight_regex(r"\S+…\S+|\(~.*", "dim")
-    return text
+        shown.highlight_words([sign], style)
+    shown.highlight_regex(r"\S+…\S+|\(~.*", "dim")
+    return shown
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -2,22 +2,23 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 
 from clmed.errors import UserError
 from clmed.results.answers import Answers, read_answers
-from clmed.results.metrics import SUBJECT, WHOLE, last_point, primary_metrics
+from clmed.results.metrics import WHOLE, last_point, primary_metrics
 from clmed.results.rundir import CONFIG, RESULTS, Row, RunDirectory, is_run
 
 State = Literal["running", "killed", "complete", "stopped", "damaged"]
-# How a row of a subject is written; nine lines of ten are such, and none is needed here.
-_SUBJECT = b'"category": "' + SUBJECT.encode()
+# How the row of a whole benchmark is written: one line of a hundred, where there are subjects.
+_WHOLE = f'"category": "{WHOLE}"'.encode()
 _SECTION = re.compile(r"\n(?=[A-Za-z_])")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -105,13 +106,12 @@ def read(path: Path) -> Read:
 def _rows(file: Path) -> list[Row]:
     """The rows of whole benchmarks. A last line without its end belongs to a killed run."""
     try:
-        *lines, _torn = file.read_bytes().split(b"\n")
+        content = file.read_bytes()
     except FileNotFoundError:
         return []
+    content = content[: content.rfind(b"\n") + 1]
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if _SUBJECT in line and line.endswith(b"}"):
-            continue
+    for number, line in _lines_with(content, _WHOLE) if _is_sound(content) else _lines(content):
         try:
             row = json.loads(line)
             if row["category"] == WHOLE:
@@ -120,6 +120,27 @@ def _rows(file: Path) -> list[Row]:
             raise UserError(f"{file}, line {number} is damaged; mend or delete this line.") from None
     metrics = primary_metrics(rows)
     return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
+
+
+def _is_sound(content: bytes) -> bool:
+    """Whether every line begins and ends as it should: then those that are not needed are not read."""
+    letters = np.frombuffer(content, dtype=np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    begin = letters[np.concatenate([[0], ends[:-1] + 1])] if len(ends) else letters
+    return bool((begin == ord("{")).all() and (letters[ends - 1] == ord("}")).all())
+
+
+def _lines(content: bytes) -> Iterator[tuple[int | str, bytes]]:
+    return enumerate(content.split(b"\n")[:-1], start=1)
+
+
+def _lines_with(content: bytes, part: bytes) -> Iterator[tuple[int | str, bytes]]:
+    """The lines that hold `part`, each with where it is."""
+    at = content.find(part)
+    while at >= 0:
+        start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+        yield f"at byte {start}", content[start:end]
+        at = content.find(part, end)
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:

@@ -98,7 +98,10 @@ def mean_of(parts: Sequence[Uncertain]) -> Uncertain:
 
 def _variance(seeds: Sequence[float]) -> float:
     """Of the mean of the seeds' values."""
-    return float(np.var(seeds, ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    if len(seeds) < 2:
+        return 0.0
+    mean = sum(seeds) / len(seeds)
+    return sum((each - mean) ** 2 for each in seeds) / (len(seeds) - 1) / len(seeds)
 
 
 def _quantile(share: float, freedom: float) -> float:

@@ -1,0 +1,87 @@
+"""The same comparison as table, Markdown, LaTeX, CSV and JSON, from Python and from the command."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from answered import answered_run
+from click.testing import CliRunner
+from rich.console import Console
+
+from clmed.cli import commands
+from clmed.results.comparison import compare, formats
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Naive, replay (better) and a run that is not finished."""
+    folder = tmp_path_factory.mktemp("runs")
+    answered_run(folder / "naive", forgets=0.6)
+    answered_run(folder / "replay", name="replay_5%", strategy={"replay": {"ratio": 0.05}}, forgets=0.0)
+    answered_run(folder / "stopped", name="stopped", strategy={"ewc": {}}, state="stopped", points=2)
+    return folder
+
+
+def test_the_table_fits_80_characters_and_tells_marks_verdicts_and_notes(folder):
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in formats.terminal(compare([folder])):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "…" in text and "...\n" not in text
+    for part in ("▲", "forgotten", "retained", "●", "○", "(stopped)", "was stopped before its end", "100k"):
+        assert part in text, part
+
+
+def test_many_benchmarks_are_told_in_several_tables(tmp_path):
+    exams = {f"exam-{number}": ("retention", 0.5, 40, 2) for number in range(6)}
+    answered_run(tmp_path / "run", exams=exams)
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in formats.terminal(compare([tmp_path / "run"])):
+        console.print(part)
+    text = console.export_text()
+    assert text.count("change by benchmark") == 2 and all(name in text for name in exams)
+
+
+def test_csv_has_every_number_unrounded(folder):
+    found = compare([folder])
+    rows = list(csv.DictReader(io.StringIO(formats.as_csv(found))))
+    assert [row["label"] for row in rows] == ["naive", "replay_5%", "stopped"]
+    assert float(rows[1]["mmlu_low"]) == found.rows[1].cells["mmlu"].change.low
+    assert rows[1]["mmlu_mark"] == "better" and rows[0]["mmlu_difference"] == "" and rows[0]["reference"] == "True"
+
+
+def test_json_is_valid_and_whole(folder):
+    found = compare([folder])
+    read = json.loads(formats.as_json(found))
+    assert read["rows"][1]["cells"]["mmlu"]["change"]["value"] == found.rows[1].cells["mmlu"].change.value
+    assert read["rows"][0]["verdict"]["kind"] == "forgotten" and read["notes"] == list(found.notes)
+
+
+def test_markdown_and_latex_escape_what_would_break_a_table(folder):
+    found = compare([folder])
+    markdown, latex = formats.markdown(found), formats.latex(found)
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(tables) == 10 and {line.count("|") for line in tables} == {9, 5}
+    assert r"replay\_5\% $\bullet$" in latex and latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert "▲" not in latex.split("%")[0] and "−" not in latex.split("\n%")[0]
+
+
+def test_the_command_writes_what_it_is_asked_for(folder, tmp_path):
+    run = CliRunner().invoke
+    told = run(commands, ["compare", str(folder / "naive"), str(folder / "replay"), "--margin", "0.5"])
+    assert told.exit_code == 0 and "above 0.5 points" in " ".join(told.output.split())
+    file = tmp_path / "out.md"
+    assert run(commands, ["compare", str(folder), "--format", "markdown", "-o", str(file)]).output == f"{file}\n"
+    assert file.read_text(encoding="utf-8") == formats.markdown(compare([folder]))
+    assert run(commands, ["compare", str(folder), "-o", str(file)]).exit_code == 0 and "▲" in file.read_text()
+
+
+def test_a_comparison_needs_no_torch(folder):
+    code = (
+        "import sys; from clmed.results.comparison import compare; compare(sys.argv[1:]); print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
