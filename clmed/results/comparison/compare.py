@@ -18,7 +18,8 @@ from clmed.results.metrics import is_accuracy
 from clmed.results.statistics.uncertain import mean_of
 from clmed.results.statistics.verdicts import MARGIN
 
-MOST_READ = 500  # runs whose single answers are looked at: some 10 ms each
+MOST_READ = 300  # runs whose single answers are looked at: some 10 ms each
+DRAWS = 4_000
 
 
 def compare(
@@ -37,7 +38,8 @@ def compare(
     groups = grouping.by_run(runs) if by == "run" else grouping.by_strategy(runs)
     against = grouping.reference(groups)
     wrong = _mismatches(groups, against, allow_mismatch)
-    usable = [run for run in runs if run.rows]
+    # One that has no point after the base yet has nothing to be compared, and may lack benchmarks so far.
+    usable = [run for run in runs if run.rows and run.last] or [run for run in runs if run.rows]
     known, notes = benchmarks(usable, answers=len(usable) <= MOST_READ)
     if len(usable) > MOST_READ:
         notes.append(
@@ -45,8 +47,7 @@ def compare(
         )
     averaged = [b for b in known.values() if is_accuracy(b.metric) and all(b.name in run.scores for run in usable)]
     primary = _primary(usable, known)
-    # Small p-values need many draws: the smallest that there is must pass the strictest of the tests.
-    measure = Measure(against, draws=min(50_000, max(4_000, 80 * len(groups) * max(len(primary), 2))))
+    measure = Measure(against, DRAWS)
     rows, claims = [], []
     for number, group in enumerate(groups):
         parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
@@ -122,7 +123,7 @@ def _row(
 ) -> Row:
     """Without what depends on the other rows."""
     overall = {role: part.change.estimate() for role, part in means.items()}
-    ends = [run.end for run in group.runs if run.rows]
+    ends = [run.end for run in group.counted if run.rows]
 
     def cost(key: str) -> float | None:
         return sum(row[key] for row in ends) / len(ends) if ends and all(key in row for row in ends) else None
@@ -142,8 +143,8 @@ def _row(
     return Row(
         label=group.label,
         strategy=grouping.strategy_text(group.strategy),
-        runs=tuple(run.path for run in group.runs),
-        seeds=group.seeds,
+        runs=tuple(run.path for run in group.counted),
+        seeds=tuple(run.seed for run in group.counted),
         needed=group.needed,
         state=group.state,
         trivial=any(run.rows for run in group.runs) and is_trivial(group.runs[0].config),

@@ -24,8 +24,9 @@ class Group:
     needed: int
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(run.seed for run in self.runs)
+    def counted(self) -> tuple[Read, ...]:
+        """The complete runs: the scores half way of another seed would spoil their mean. Without one, all."""
+        return tuple(run for run in self.runs if run.state == "complete") or self.runs
 
     @property
     def strategy(self) -> dict[str, Any]:
@@ -77,9 +78,13 @@ def by_strategy(runs: Sequence[Read]) -> list[Group]:
 
 
 def reference(groups: Sequence[Group]) -> Group:
-    """Naive training where there is some with results, else the first."""
-    usable = [group for group in groups if any(run.rows for run in group.runs)]
-    return next((group for group in usable if is_naive(group.strategy) and group.runs[0].config), (usable or groups)[0])
+    """Naive training where there is some with results, rather one of this name; else the first.
+
+    The trivial front holds naive training at other rates, too.
+    """
+    usable = [group for group in groups if any(run.rows for run in group.runs)] or list(groups)
+    naive = [group for group in usable if is_naive(group.strategy) and group.runs[0].config]
+    return next((group for group in naive if "naive" in group.label), (naive or usable)[0])
 
 
 def is_naive(strategy: Mapping[str, Any]) -> bool:

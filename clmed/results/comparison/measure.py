@@ -186,7 +186,7 @@ def _by_formula(runs: Sequence[Read], pairs: Sequence[tuple[Read, Read]], benchm
 
 def _measured(group: Group, benchmark: Benchmark) -> list[Read]:
     """The runs of a group that were measured at the base and later."""
-    return [run for run in group.runs if run.last and {0, run.last} <= run.scores.get(benchmark.name, {}).keys()]
+    return [run for run in group.counted if run.last and {0, run.last} <= run.scores.get(benchmark.name, {}).keys()]
 
 
 def _pairs(runs: Sequence[Read], against: Group, benchmark: Benchmark) -> list[tuple[Read, Read]]:

@@ -37,13 +37,13 @@ class Cell:
 class Row:
     """A run, or all seeds of one strategy (`by="strategy"`).
 
-    needed: seeds that a statement about the strategy rests on (1 for a run: it speaks of this run only); state:
-    complete, running, killed, stopped, damaged, or how many are what; gain, retention, forgetting: means over the
-    benchmarks in accuracy that all rows share, None where there are none; gain_mark, retention_mark, verdict (of
-    retention): as in `Cell`, corrected over all rows and these two; tokens: of the domain; flops: of all passes;
-    seconds: of training; these four are means over the seeds. trivial: had without a method; on_front,
-    on_trivial_front: no other row (no other trivial row) has more of gain and retention; mismatches: why this is no
-    fair comparison with the reference.
+    runs, seeds: those that count, of several the complete ones if there are any; needed: seeds that a statement about
+    the strategy rests on (1 for a run: it speaks of this run only); state: complete, running, killed, stopped, damaged,
+    or how many are what; gain, retention, forgetting: means over the benchmarks in accuracy that all rows share, None
+    where there are none; gain_mark, retention_mark, verdict (of retention): as in `Cell`, corrected over all rows and
+    these two; tokens: of the domain; flops: of all passes; seconds: of training; these four are means over the seeds.
+    trivial: had without a method; on_front, on_trivial_front: no other row (no other trivial row) has as much of gain
+    and retention and more of one; mismatches: why this is no fair comparison with the reference.
     """
 
     label: str

@@ -29,7 +29,8 @@ from clmed.results.statistics.estimate import LEVEL, Estimate
 Floats = NDArray[np.float64]
 DRAWS = 10_000
 PSEUDO = 2.0
-CHUNK = 4_000_000  # numbers held at once
+CHUNK = 2_000_000  # numbers held at once
+FEW = 40  # kinds of questions
 
 
 def generator(seed: int, *words: str) -> np.random.Generator:
@@ -51,25 +52,36 @@ def question_draws(
     (seeds) of differences between two right-or-wrong answers, and two tossed ones are added; 0: no coins, for
     differences of any other kind.
     """
-    patterns, of = np.unique(values, axis=0, return_inverse=True)
     codes, weights = _strata(strata, len(values))
-    counts = np.zeros((len(weights), len(patterns)))
-    np.add.at(counts, (codes, of.reshape(-1)), 1)
-    sizes = counts.sum(axis=1).astype(int)
-    drawn = np.maximum(sizes - 1, 1)
     coins = PSEUDO / (len(values) + PSEUDO) if answers else 0.0
-    result = np.empty((draws, values.shape[1]))
-    step = max(1, CHUNK // counts.size)
-    for start in range(0, draws, step):
-        rows = min(step, draws - start)
-        tossed = rng.binomial(drawn, coins, size=(rows, len(drawn)))
-        found = rng.multinomial(drawn - tossed, counts / sizes[:, None])
-        sums = found @ patterns
+    result = np.zeros((draws, values.shape[1]))
+    for stratum, weight in enumerate(weights):
+        own = values[codes == stratum]
+        drawn = max(len(own) - 1, 1)
+        tossed = rng.binomial(drawn, coins, size=draws)
+        sums = _sums(own, drawn, tossed, rng)
         if answers:
-            toss = rng.binomial(2 * tossed * answers, 0.5, size=(values.shape[1], *tossed.shape))
-            sums += np.moveaxis(toss / answers - tossed, 0, 2)
-        result[start : start + rows] = np.einsum("dsc,s->dc", sums, weights / drawn)
+            toss = rng.binomial(2 * tossed[:, None] * answers, 0.5, size=sums.shape)
+            sums += toss / answers - tossed[:, None]
+        result += weight / drawn * sums
     return result
+
+
+def _sums(values: Floats, drawn: int, tossed: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """Sums (draws, columns) of `drawn` questions, drawn with replacement, less `tossed` (draws,) of them."""
+    patterns, counts = np.unique(values, axis=0, return_counts=True)
+    if len(patterns) <= FEW:  # so often each kind of question: the same draws, faster
+        return rng.multinomial(drawn - tossed, counts / len(values)) @ patterns
+    sums = np.empty((len(tossed), values.shape[1]))
+    step = max(1, CHUNK // drawn)
+    for start in range(0, len(tossed), step):
+        few = tossed[start : start + step]
+        which = rng.integers(len(values), size=(len(few), drawn), dtype=np.int32)
+        left = which[:, : int(few.max(initial=0))]
+        outside = np.arange(left.shape[1]) < few[:, None]
+        for column, own in enumerate(values.T):
+            sums[start : start + step, column] = own[which].sum(axis=1) - (own[left] * outside).sum(axis=1)
+    return sums
 
 
 def ratio_draws(values: Floats, sizes: Floats, *, rng: np.random.Generator, draws: int = DRAWS) -> Floats:

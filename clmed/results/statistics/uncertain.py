@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from clmed.results.statistics.bootstrap import Floats, generator, interval, p_above, p_two_sided, seed_draws
+from clmed.results.statistics.bootstrap import Floats, generator, interval, p_above, seed_draws
 from clmed.results.statistics.estimate import LEVEL, Estimate, unknown
 
 
@@ -49,14 +49,13 @@ class Uncertain:
 
     def p_two_sided(self, null: float = 0.0) -> float:
         """p-value of "it is `null`"; 1 where nothing is known of the spread."""
-        if self._draws is not None:
-            return p_two_sided(self._draws, null)
         return min(1.0, 2 * min(self.p_above(null), (-self).p_above(-null)))
 
     def p_above(self, bound: float) -> float:
-        """One-sided p-value of "it is not above `bound`"."""
+        """One-sided p-value of "it is not above `bound`"; by formula, too, where it lies beyond all draws."""
         if self._draws is not None:
-            return p_above(self._draws, bound)
+            p = p_above(self._draws, bound)
+            return p if p > 1.5 / len(self._draws) else min(p, self._formula.p_above(bound))
         error, freedom = self._error
         if math.isnan(error) or math.isnan(self.value):
             return 1.0
@@ -68,11 +67,17 @@ class Uncertain:
         questions = self.questions if isinstance(self.questions, float) else -self.questions
         return Uncertain(value=-self.value, questions=questions, seeds=tuple(-value for value in self.seeds))
 
+    @cached_property
+    def _formula(self) -> "Uncertain":
+        """The same with the variance of the draws."""
+        variance = self.questions if isinstance(self.questions, float) else float(self.questions.var())
+        return Uncertain(value=self.value, questions=variance, seeds=self.seeds)
+
     @property
     def by_seeds(self) -> bool:
         """Whether more of the spread comes from the seeds than from the questions."""
-        within = self.questions if isinstance(self.questions, float) else float(self.questions.var())
-        return _variance(self.seeds) > within
+        within = self._formula.questions
+        return isinstance(within, float) and _variance(self.seeds) > within
 
 
 def mean_of(parts: Sequence[Uncertain]) -> Uncertain:

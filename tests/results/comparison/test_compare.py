@@ -88,6 +88,34 @@ def test_too_few_seeds_make_no_statement_about_a_strategy(tmp_path):
     assert any("this run only" in note for note in compare([tmp_path]).notes)
 
 
+def test_of_a_strategy_only_complete_runs_count(tmp_path):
+    for seed in range(3):
+        answered_run(
+            tmp_path / f"naive-{seed}", seed=seed, state="complete" if seed else "stopped", points=3 - (not seed)
+        )
+    (row,) = compare([tmp_path], by="strategy").rows
+    assert row.seeds == (1, 2) and row.state == "1 stopped, 2 complete" and not row.enough
+    scores = [metrics.gain(RunDirectory(tmp_path / f"naive-{seed}").results()) for seed in (1, 2)]
+    assert row.gain.value == pytest.approx(np.mean(scores)) and row.tokens == 100_000
+
+
+def test_a_run_in_its_first_measurement_spoils_nothing(tmp_path):
+    whole = answered_run(tmp_path / "naive")
+    begun = answered_run(tmp_path / "begun", name="begun", exams={"exam": EXAMS["exam"]}, points=1, state="running")
+    found = compare([whole, begun])
+    assert found.rows[0].retention is not None and found.rows[1].gain is None
+    assert not any("not measured" in note for note in found.notes)
+
+
+def test_the_reference_is_the_run_called_naive_before_naive_at_other_rates(tmp_path):
+    slow = answered_run(tmp_path / "a", name="trivial-lr-10")
+    naive = answered_run(tmp_path / "b", name="naive")
+    assert compare([slow, naive]).reference == "naive" and compare([slow]).reference == "trivial-lr-10"
+    ewc = answered_run(tmp_path / "c", name="ewc", strategy={"ewc": {}})
+    der = answered_run(tmp_path / "d", name="der", strategy={"der": {}})
+    assert compare([ewc, der]).reference == "ewc"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
