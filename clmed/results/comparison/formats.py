@@ -38,10 +38,10 @@ def explanation(comparison: Comparison) -> list[str]:
         told.append("○ on the trivial front: the same among rows without a method")
     if any(row.mismatches for row in rows):
         told.append("† no fair comparison with the reference: see below")
-    points = 100 * comparison.margin
+    points = f"{100 * comparison.margin:g} point{'' if comparison.margin == 0.01 else 's'}"
     if any(row.verdict for row in rows):
         told.append(
-            f"retained: a loss above {points:g} points is excluded; forgotten: some loss is certain, and that is not "
+            f"retained: a loss above {points} is excluded; forgotten: some loss is certain, and that is not "
             "so; undecided: as many questions, or seeds, would decide it"
         )
     return told
@@ -164,7 +164,7 @@ def _label(row: Row) -> str:
     if row.state != "complete":
         notes.append(row.state)
     signs = "".join(s for s, on in zip("●○†", (row.on_front, row.on_trivial_front, row.mismatches), strict=True) if on)
-    return f"{row.label}{' ' if signs else ''}{signs}" + (f"\n({', '.join(notes)})" if notes else "")
+    return "\n".join([f"{row.label}{' ' if signs else ''}{signs}", *(f"({note})" for note in notes)])
 
 
 def _estimate(estimate: Estimate | None, metric: str, mark: Mark = "") -> str:

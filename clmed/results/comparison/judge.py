@@ -80,7 +80,7 @@ def judged(rows: Sequence[Row], claims: Sequence[Claim], margin: float) -> list[
         different, lost, kept = (_corrected(of, test) for test in ("different", "lost", "kept"))
         for index, claim in enumerate(of):
             row, p = found[claim.row], different.get(index)
-            said = _verdict(claim, lost.get(index), kept.get(index), margin)
+            said = _verdict(claim, lost.get(index), kept.get(index), margin, len(lost))
             if family == "benchmark":
                 cell = row.cells[claim.name]
                 mark = _mark(claim.difference, p, lower_is_better(cell.metric))
@@ -99,12 +99,20 @@ def _mark(difference: float | None, p: float | None, lower: bool = False) -> Mar
     return "worse" if (difference > 0) == lower else "better"
 
 
-def _verdict(claim: Claim, lost: float | None, kept: float | None, margin: float) -> Verdict | None:
+def _verdict(claim: Claim, lost: float | None, kept: float | None, margin: float, tests: int) -> Verdict | None:
     if lost is None or kept is None:
         return None
     # An interval of 95 % has 2.5 % beyond either end.
     retained, forgotten = lost <= ALPHA / 2, kept <= ALPHA / 2
-    return verdict(claim.change, claim.count, margin=margin, of=claim.of, retained=retained, forgotten=forgotten)
+    return verdict(
+        claim.change,
+        claim.count,
+        margin=margin,
+        of=claim.of,
+        retained=retained,
+        forgotten=forgotten,
+        tests=tests,
+    )
 
 
 def _corrected(claims: Sequence[Claim], test: str) -> dict[int, float]:

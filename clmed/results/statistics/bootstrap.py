@@ -10,8 +10,8 @@ difference. Three things keep the intervals honest where a plain bootstrap is to
   comparing matched proportions", Statistics in Medicine 24), two questions answered by the toss of a coin are added:
   every drawn question is replaced by one with probability 2 / (n + 2).
 
-Seeds (between runs). Three to five runs are too few to be resampled: percentiles of their resampled means cover 75 to
-85 % instead of 95 %. Their mean has Student's t distribution around the truth, and that is drawn from.
+Seeds (between runs). Three to five runs are too few to be resampled: percentiles of their resampled means hold the
+truth 74 (three) or 83 (five) times in 100. Their mean has Student's t distribution around the truth, and that is drawn from.
 
 Both. The questions are the same for every seed, so the draws of the mean over seeds of each question's difference and
 the draws for the seeds are added. What is random in a question *and* a seed is then counted twice, which errs on the

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 from clmed.results.statistics.estimate import Estimate
@@ -33,13 +34,14 @@ def verdict(
     of: Literal["questions", "seeds"] = "questions",
     retained: bool | None = None,
     forgotten: bool | None = None,
+    tests: int = 1,
 ) -> Verdict:
     """Of a change against the base, in the unit of `margin` (of accuracy a share: 0.01 is a point).
 
     retained: the whole interval is above -margin (non-inferiority: Piaggio et al. 2012, CONSORT extension, JAMA 308);
     forgotten: not so, and the whole interval is below 0; else undecided. `retained` and `forgotten` replace these
-    comparisons where tests of several were corrected. count: how many questions (or seeds) the interval rests on, from
-    which follows how many would do, its width shrinking with their square root.
+    comparisons where `tests` of them were corrected. count: how many questions (or seeds) the interval rests on, from
+    which follows how many would do, its width shrinking with their square root, even if all the tests were strict.
     """
     above = change.known and change.low > -margin if retained is None else retained
     below = change.known and change.high < 0 if forgotten is None else forgotten
@@ -49,7 +51,8 @@ def verdict(
         return Verdict(kind="forgotten")
     needed = None
     if change.known:
-        half = (change.high - change.low) / 2
+        strict, plain = (NormalDist().inv_cdf(1 - ALPHA / 2 / number) for number in (tests, 1))
+        half = (change.high - change.low) / 2 * strict / plain
         distance = max(change.value + margin, -change.value)  # to what decides it, the nearer way
         needed = max(count + 1, _two_digits(count * (half / distance) ** 2))
     return Verdict(kind="undecided", needs=needed, of=of)
