@@ -11,7 +11,7 @@ difference. Three things keep the intervals honest where a plain bootstrap is to
   every drawn question is replaced by one with probability 2 / (n + 2).
 
 Seeds (between runs). Three to five runs are too few to be resampled: percentiles of their resampled means hold the
-truth 74 (three) or 83 (five) times in 100. Their mean has Student's t distribution around the truth: that is drawn from.
+truth 74 (three) or 83 (five) times in 100. Their mean has Student's t distribution around the truth.
 
 Both. The questions are the same for every seed, so the draws of the mean over seeds of each question's difference and
 the draws for the seeds are added. What is random in a question *and* a seed is then counted twice, which errs on the
