@@ -1,11 +1,13 @@
 """Commands that read finished or unfinished runs: `clmed compare`."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import click
 
 FILE = click.Path(path_type=Path)
+T = TypeVar("T")
 
 
 @click.command()
@@ -61,7 +63,7 @@ def compare(
     from clmed.results.comparison import formats
     from clmed.results.files import write_whole
 
-    found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch)
+    found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch, follow=_bar)
     if output is not None:
         write_whole(output, formats.FORMATS[form](found).encode())
         click.echo(output)
@@ -71,3 +73,12 @@ def compare(
         from rich.console import Console
 
         Console(highlight=False).print(*formats.terminal(found), sep="\n")
+
+
+def _bar(items: Sequence[T], what: str) -> Iterable[T]:
+    """A bar on a terminal, while it lasts; to a file nothing."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, what, console=console, transient=True, disable=not console.is_terminal or len(items) < 20)

@@ -36,6 +36,10 @@ class Answers:
     def right_or_wrong(self) -> bool:
         return self.tokens is None and bool(np.isin(self.values, (0.0, 1.0)).all())
 
+    def holds(self, keys: Texts) -> bool:
+        """Whether all of them are here."""
+        return np.array_equal(self.keys, keys) or bool(np.isin(keys, self.keys).all())
+
     def only(self, keys: Texts) -> "Answers":
         """Those to `keys`, in their order; all of them must be here."""
         if np.array_equal(self.keys, keys):

@@ -1,9 +1,9 @@
 """Compare runs, or strategies over their seeds, with intervals, corrected tests and the front."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from clmed.errors import UserError
 from clmed.results.comparison import groups as grouping
@@ -20,6 +20,18 @@ from clmed.results.statistics.verdicts import MARGIN
 
 MOST_READ = 300  # runs whose single answers are looked at: some 10 ms each
 DRAWS = 4_000
+T = TypeVar("T")
+
+
+class Follow(Protocol):
+    """Passes items on, and shows how many are left."""
+
+    def __call__(self, items: Sequence[T], what: str) -> Iterable[T]: ...
+
+
+def unseen(items: Sequence[T], what: str) -> Iterable[T]:
+    """Nobody watches."""
+    return items
 
 
 def compare(
@@ -28,13 +40,15 @@ def compare(
     by: Literal["run", "strategy"] = "run",
     margin: float = MARGIN,
     allow_mismatch: bool = False,
+    follow: Follow = unseen,
 ) -> Comparison:
     """Put runs side by side; folders of runs stand for what is in them.
 
     by: each run a row, or all seeds of a strategy. margin: a loss of accuracy up to this is retained (0.01: a point).
-    Raises UserError where there is no run, and unless `allow_mismatch` for runs with other shots, templates or budgets.
+    follow: shows how reading, then comparing, gets on. Raises UserError where there is no run, and unless
+    `allow_mismatch` for runs with other shots, templates or budgets.
     """
-    runs = [read(path) for path in find([Path(path) for path in paths])]
+    runs = [read(path) for path in follow(find([Path(path) for path in paths]), "reading")]
     groups = grouping.by_run(runs) if by == "run" else grouping.by_strategy(runs)
     against = grouping.reference(groups)
     wrong = _mismatches(groups, against, allow_mismatch)
@@ -49,7 +63,7 @@ def compare(
     primary = _primary(usable, known)
     measure = Measure(against, DRAWS)
     rows, claims = [], []
-    for number, group in enumerate(groups):
+    for number, group in enumerate(follow(groups, "comparing")):
         parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
         means = _means(parts, averaged)
         rows.append(_row(group, parts, means, known, primary))

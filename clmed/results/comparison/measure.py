@@ -213,7 +213,7 @@ def _curves(run: Read, benchmark: Benchmark) -> Curves | None:
     if benchmark.keys is None:
         return None
     kept = [run.answers(benchmark.name, point) for point in (0, _best(run, benchmark), run.last)]
-    whole = [each for each in kept if each is not None and np.isin(benchmark.keys, each.keys).all()]
+    whole = [each for each in kept if each is not None and each.holds(benchmark.keys)]
     if len(whole) < len(kept):
         return None
     base, best, now = (each.only(benchmark.keys) for each in whole)

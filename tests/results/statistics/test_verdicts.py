@@ -42,6 +42,21 @@ def test_undecided_tells_how_many_questions_would_decide_it():
     assert str(said) == f"undecided, needs about {said.needs:,} questions"
 
 
+def test_a_loss_of_just_the_margin_is_called_retained_in_one_of_forty_samples_at_most():
+    samples = np.random.default_rng(3).choice([1.0, -1.0, 0.0], size=(600, 800), p=[0.03, 0.04, 0.93])
+    said = [
+        verdict(interval(v.mean(), question_draws(v[:, None], rng=generator(n), draws=800)[:, 0]), 800).kind
+        for n, v in enumerate(samples)
+    ]
+    assert said.count("retained") / 600 < 0.04
+    nothing = np.random.default_rng(4).choice([1.0, -1.0, 0.0], size=(600, 800), p=[0.03, 0.03, 0.94])
+    said = [
+        verdict(interval(v.mean(), question_draws(v[:, None], rng=generator(n), draws=800)[:, 0]), 800).kind
+        for n, v in enumerate(nothing)
+    ]
+    assert said.count("forgotten") / 600 < 0.04 and said.count("retained") > 0
+
+
 def test_holm_by_hand_and_against_its_definition():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == [] and holm([0.6, 0.9]) == [1.0, 1.0]
