@@ -23,6 +23,7 @@ TABLES: dict[str, list[str]] = {
     "data": ["data.py", "--data", "{data}"],
     "cleaning": ["cleaning.py", "{data}"],
     "evaluation": ["evaluation.py", "--data", "{data}"],
+    "comparing": ["comparing.py"],
 }
 
 

@@ -13,6 +13,7 @@ from clmed.results.comparison.measure import Benchmark, Measure, Part, benchmark
 from clmed.results.comparison.mismatches import mismatches
 from clmed.results.comparison.reading import Read, find, read
 from clmed.results.comparison.rows import Cell, Comparison, Row
+from clmed.results.differences import differences
 from clmed.results.fronts import is_trivial, pareto
 from clmed.results.metrics import is_accuracy
 from clmed.results.statistics.uncertain import mean_of
@@ -75,6 +76,7 @@ def compare(
     rows = _fronts(rows)
     notes = [*_states(groups), *dict.fromkeys(each for run in runs for each in run.complaints), *notes]
     notes += [f"{row.label}: {'; '.join(row.mismatches)}" for row in rows if row.mismatches]
+    notes += _other_models(groups, against)
     return Comparison(
         by=by,
         margin=margin,
@@ -208,6 +210,17 @@ def _states(groups: Sequence[Group]) -> list[str]:
         elif run.state != "complete":
             notes.append(f"{run.path} {told[run.state]}")
     return notes
+
+
+def _other_models(groups: Sequence[Group], against: Group) -> list[str]:
+    """Changes are against a run's own base, so other models are compared, but it is said."""
+    model = against.runs[0].config.get("model")
+    others = [group for group in groups if group.runs[0].config.get("model", model) != model]
+    return [
+        f"{group.label} starts from another model than {against.label}: "
+        f"{'; '.join(differences(model, group.runs[0].config['model'], 'model')[:2])}"
+        for group in others
+    ]
 
 
 def _few_seeds(rows: Sequence[Row], by: str) -> list[str]:

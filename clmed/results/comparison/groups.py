@@ -84,7 +84,7 @@ def reference(groups: Sequence[Group]) -> Group:
     """
     usable = [group for group in groups if any(run.rows for run in group.runs)] or list(groups)
     naive = [group for group in usable if is_naive(group.strategy) and group.runs[0].config]
-    return next((group for group in naive if "naive" in group.label), (naive or usable)[0])
+    return next((group for group in naive if "naive" in group.runs[0].name), (naive or usable)[0])
 
 
 def is_naive(strategy: Mapping[str, Any]) -> bool:

@@ -110,7 +110,9 @@ def test_a_run_in_its_first_measurement_spoils_nothing(tmp_path):
 def test_the_reference_is_the_run_called_naive_before_naive_at_other_rates(tmp_path):
     slow = answered_run(tmp_path / "a", name="trivial-lr-10")
     naive = answered_run(tmp_path / "b", name="naive")
-    assert compare([slow, naive]).reference == "naive" and compare([slow]).reference == "trivial-lr-10"
+    assert compare([slow, naive]).reference == "naive"
+    again = answered_run(tmp_path / "e", name="naive", seed=1)
+    assert compare([slow, naive, again]).reference == "naive (seed 0)" and compare([slow]).reference == "trivial-lr-10"
     ewc = answered_run(tmp_path / "c", name="ewc", strategy={"ewc": {}})
     der = answered_run(tmp_path / "d", name="der", strategy={"der": {}})
     assert compare([ewc, der]).reference == "ewc"
@@ -134,6 +136,13 @@ def test_other_shots_budgets_and_templates_are_refused_or_marked(tmp_path, chang
     found = compare([first, other], allow_mismatch=True)
     assert told in "; ".join(found.rows[1].mismatches) and not found.rows[1].on_front
     assert any(told in note for note in found.notes) and found.rows[0].mismatches == ()
+
+
+def test_another_model_is_compared_and_told(tmp_path):
+    first = answered_run(tmp_path / "naive", config={"model": {"path": "gpt2"}})
+    other = answered_run(tmp_path / "other", name="other", config={"model": {"path": "gpt2-large"}})
+    notes = compare([first, other]).notes
+    assert "other starts from another model than naive: model.path (gpt2 there, gpt2-large here)" in notes
 
 
 def test_a_trivial_run_may_stop_early(tmp_path):
