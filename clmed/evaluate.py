@@ -20,7 +20,7 @@ from clmed.data.corpus import Corpus
 from clmed.errors import UserError
 from clmed.evaluation import explanations
 from clmed.evaluation.benchmarks import load_benchmark
-from clmed.evaluation.evaluator import make_benchmarks, told, write_measurement
+from clmed.evaluation.evaluator import make_benchmarks, most_tokens, told, write_measurement
 from clmed.evaluation.exams import fitting_prompts
 from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
@@ -87,7 +87,7 @@ def _evaluate(
             path_of=lambda path: resolve(config, path),
             corpus=Corpus(sources={}, paths={}, tokenizer=tokenizer, length=training.sequence_length),
             tokenizer=tokenizer,
-            positions=longest(model),
+            positions=most_tokens(config.evaluation, model),
             say=voice.say,
             follow=voice.follow,
         )

@@ -17,11 +17,10 @@ from clmed.data.cleaning import LeftOut, Searched, left_out
 from clmed.data.corpus import Corpus
 from clmed.data.rows import tokenizer_fingerprint
 from clmed.errors import UserError
-from clmed.evaluation.contamination import asked, contaminated, whole_exams
+from clmed.evaluation.contamination import asked, asked_by_tasks, contaminated, whole_exams
 from clmed.evaluation.drift import KLToBase
-from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks
+from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks, most_tokens
 from clmed.evaluation.floors import Floors
-from clmed.evaluation.scoring import longest
 from clmed.evaluation.trackers import TrainingValues, trackers
 from clmed.lifetime import asked_to_stop, recorded, versions
 from clmed.lineage import find_shared, lineage, register, take_up
@@ -79,7 +78,7 @@ def _run(
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
     strategies = make_strategies(config)
-    searched = Searched(asked(whole_exams(config)))
+    searched = Searched([*asked(whole_exams(config)), *asked_by_tasks(config)])
     dropped = left_out(config, searched, voice.scanning)
     leaked = contaminated(config, searched, voice.scanning)
     for name, held in leaked.items():
@@ -100,7 +99,7 @@ def _run(
             path_of=lambda path: resolve(config, path),
             corpus=corpus,
             tokenizer=tokenizer,
-            positions=longest(model),
+            positions=most_tokens(config.evaluation, model),
             contaminated=leaked,
             say=voice.say,
             follow=voice.follow,

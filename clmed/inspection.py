@@ -15,7 +15,7 @@ from clmed.data.duplicates import Duplicate
 from clmed.data.sources import place
 from clmed.data.statistics import source_statistics
 from clmed.evaluation.benchmarks import Benchmark
-from clmed.evaluation.contamination import asked, contaminated, exams, trained_sources, whole_exams
+from clmed.evaluation.contamination import asked, asked_by_tasks, contaminated, trained_sources, whole_exams
 from clmed.training.model import load_tokenizer
 
 EXAMPLES = 3
@@ -31,7 +31,7 @@ def inspect(config: ExperimentConfig, watch: Watch = unseen) -> Report:
     questions are those of the files, dropped or not.
     """
     benchmarks = whole_exams(config)
-    searched = Searched(asked(benchmarks))
+    searched = Searched([*asked(benchmarks), *asked_by_tasks(config)])
     dropped = left_out(config, searched, watch)
     copies = copies_in(config, list(config.data), watch)
     touches = {name: touches_in(config, name, searched, watch) for name in config.data}
@@ -124,7 +124,7 @@ def _benchmarks(config: ExperimentConfig, searched: Searched, touches: dict[str,
             "contaminated": len(leaked.get(name, ())),
             "unsearchable": lost[name],
         }
-        for name in (benchmark.label for benchmark in exams(config))
+        for name in every
     }
 
 

@@ -7,6 +7,7 @@ import filecmp
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from clmed import catalogue
 from clmed.catalogue import StrategyInfo
@@ -162,28 +163,53 @@ def _tasks(config: ExperimentConfig | EvaluateConfig) -> Iterator[Problem]:
             yield (*loc, "benchmark"), f"{dotted(loc)}.benchmark: {error}"
 
 
-def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
-    """Sources that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
+class Test(NamedTuple):
+    """Where the questions of a benchmark are: files, or a split of the hub; subset: None for any."""
+
+    benchmark: str
+    hub: str | None
+    subset: str | None
+    split: str
+    files: Sequence[Path]
+
+
+def _tests(config: ExperimentConfig) -> Iterator[Test]:
+    """Those of exams and of tasks of lm-evaluation-harness, but for what cannot be found, which is told elsewhere."""
     from clmed.evaluation.benchmarks import find
 
-    for _, benchmark in _exams(config):
-        try:
-            exam = find(benchmark)
-        except UserError:
-            continue  # told above
-        hub = benchmark.path or exam.layout.hub or ""
+    for _, benchmark in _measured(config):
         local = resolve(config, benchmark.path) if benchmark.path is not None else None
-        tests = _below(local)
-        split = exam.layout.split("test", benchmark)
+        try:
+            if benchmark.is_exam:
+                layout = find(benchmark).layout
+                hub = None if local is not None else benchmark.path or layout.hub
+                yield Test(benchmark.label, hub, None, layout.split("test", benchmark), _below(local))
+            elif benchmark.task is not None:
+                from clmed.evaluation.harness.tasks import places
+
+                for place in places(benchmark, local):
+                    files = [file for file in place.files if file.is_file()]
+                    yield Test(benchmark.label, place.hub, place.subset, place.split, files)
+        except UserError:
+            continue
+
+
+def _leaks(config: ExperimentConfig) -> Iterator[Problem]:
+    """Sources that are a benchmark's own questions: the same file, a copy of it, or the same hub split."""
+    told = set()
+    for test in _tests(config):
         for name, source in config.data.items():
             path = resolve(config, source.path)
-            same_file = _same(_files(path), tests)
-            same_split = local is None and path is None and _same_id(hub, source.path) and _has(source.split, split)
-            if same_file or same_split:
+            same_file = _same(_files(path), test.files)
+            same_table = path is None and test.hub is not None and _same_id(test.hub, source.path)
+            same_subset = None in (test.subset, source.subset) or test.subset == source.subset
+            leaks = same_file or (same_table and same_subset and _has(source.split, test.split))
+            if leaks and (name, test.benchmark) not in told:  # once, of a group of tasks
+                told.add((name, test.benchmark))
                 what = same_file or f"split {source.split} of {source.path}"
                 yield (
                     ("data", name, "path"),
-                    f"data.{name} leaks questions of the benchmark '{benchmark.label}', whose {what} it is: "
+                    f"data.{name} leaks questions of the benchmark '{test.benchmark}', whose {what} it is: "
                     "take text that no benchmark asks about",
                 )
 

@@ -79,7 +79,7 @@ def _disagreements(config: ExperimentConfig) -> Iterator[Problem]:
         if experience.name in [earlier.name for earlier in config.stream[:index]]:
             yield ("stream", index, "name"), f"another experience has the name '{experience.name}' already"
 
-    exams = [each for each in (*config.evaluation.gain, *config.evaluation.retention) if each.is_exam]
+    exams = [each for each in (*config.evaluation.gain, *config.evaluation.retention) if each.benchmark is not None]
     for name, cleaned in config.data.items():
         if cleaned.decontaminate and not exams:
             why = "there is no exam under evaluation whose questions could be looked for"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from clmed.config import BenchmarkConfig, ExperimentConfig, resolve
@@ -15,10 +16,8 @@ Found = Mapping[str, Collection[tuple[str, int]]]
 NOTHING: Found = {}
 
 
-def exams(config: ExperimentConfig) -> list[BenchmarkConfig]:
-    """The benchmarks whose questions are known."""
-    every = [*config.evaluation.gain, *config.evaluation.retention]
-    return [benchmark for benchmark in every if benchmark.is_exam]
+def _path(config: ExperimentConfig, benchmark: BenchmarkConfig) -> Path | None:
+    return None if benchmark.path is None else resolve(config, benchmark.path)
 
 
 def whole_exams(config: ExperimentConfig) -> list[Benchmark]:
@@ -27,9 +26,20 @@ def whole_exams(config: ExperimentConfig) -> list[Benchmark]:
 
     def whole(benchmark: BenchmarkConfig) -> Benchmark:
         settings = benchmark.model_copy(update=everything)
-        return load_benchmark(settings, None if benchmark.path is None else resolve(config, benchmark.path))
+        return load_benchmark(settings, _path(config, benchmark))
 
-    return [whole(benchmark) for benchmark in exams(config)]
+    every = [*config.evaluation.gain, *config.evaluation.retention]
+    return [whole(benchmark) for benchmark in every if benchmark.is_exam]
+
+
+def asked_by_tasks(config: ExperimentConfig) -> list[Asked]:
+    """The questions of the tasks of lm-evaluation-harness, all of them, as they are searched for."""
+    tasks = [task for task in (*config.evaluation.gain, *config.evaluation.retention) if task.task is not None]
+    if not tasks:
+        return []
+    from clmed.evaluation.harness.questions import questions
+
+    return [question for task in tasks for question in questions(task, _path(config, task))]
 
 
 def asked(benchmarks: Iterable[Benchmark]) -> list[Asked]:

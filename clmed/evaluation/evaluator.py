@@ -16,11 +16,13 @@ from clmed.data.corpus import Corpus, Rows
 from clmed.evaluation import explanations
 from clmed.evaluation.benchmarks import Benchmark, load_benchmark
 from clmed.evaluation.contamination import NOTHING, Found, marked
-from clmed.evaluation.exams import AskedExam
+from clmed.evaluation.exams import AskedExam, refuse_too_long
+from clmed.evaluation.generation import prompt_tokens
 from clmed.evaluation.measurement import Follow, Measurement, unseen
 from clmed.evaluation.perplexity import heldout_rows, losses_by_row
 from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
+from clmed.evaluation.scoring import check, longest
 from clmed.results.drops import against_base
 from clmed.results.rundir import VARIANTS, RunDirectory
 from clmed.stream import BenchmarkExperience
@@ -52,19 +54,27 @@ def make_benchmarks(
             elif config.task is not None:
                 from clmed.evaluation.harness.measure import make_task
 
-                floor = evaluation.floors.get(config.label)
-                made.append(
-                    make_task(config, role, local, tokenizer, positions, evaluation.batch_tokens, floor, say, follow)
-                )
+                floor, held = evaluation.floors.get(config.label), contaminated.get(config.label, ())
+                budget = evaluation.batch_tokens
+                made.append(make_task(config, role, local, tokenizer, positions, budget, floor, say, follow, held))
             else:
                 benchmark = marked(load_benchmark(config, local, shots), contaminated)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
                 if benchmark.scoring in ("generate", "reason"):
-                    made.append(_generated(config, role, benchmark, tokenizer, evaluation.batch_tokens, follow))
+                    made.append(
+                        _generated(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say, follow)
+                    )
                     continue
                 made.append(_exam(config, role, benchmark, tokenizer, positions, evaluation.batch_tokens, say, follow))
     return made
+
+
+def most_tokens(evaluation: EvaluationConfig, model: PreTrainedModel) -> int:
+    """The most tokens of a prompt. Raises UserError for a model that cannot be asked questions, if there are any."""
+    if any(benchmark.benchmark is not None for benchmark in (*evaluation.gain, *evaluation.retention)):
+        check(model)
+    return longest(model)
 
 
 def _exam(
@@ -83,7 +93,8 @@ def _exam(
         start = time.perf_counter()
         with follow(f"measuring {config.label}", exam.total) as progress:
             rows, answers = exam.measure(model, progress)
-        return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start)
+        by_subject = benchmark.exam.average == "subjects"
+        return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start, by_subject=by_subject)
 
     content = (config.scoring, *exam.content)
     return BenchmarkExperience(
@@ -96,14 +107,22 @@ def _generated(
     role: str,
     benchmark: Benchmark,
     tokenizer: PreTrainedTokenizerBase,
+    positions: int,
     batch_tokens: int,
+    say: Callable[[str], None],
     follow: Follow,
 ) -> BenchmarkExperience:
     """An exam whose answers are generated, with their explanations."""
     explanations.check_installed()
     questions = benchmark.questions
     asked = explanations.prompts(benchmark)
-    lengths = [len(tokens) for tokens in tokenizer(asked)["input_ids"]]
+    lengths = [len(tokens) for tokens in prompt_tokens(tokenizer, asked)]
+    refuse_too_long(benchmark, [i for i, length in enumerate(lengths) if length >= positions], positions)
+    if short := sum(length + explanations.MOST > positions for length in lengths):
+        say(
+            f"{config.label}: {short:,} of {len(asked):,} prompts leave less than {explanations.MOST} of {positions:,} "
+            "positions, where the answer ends"
+        )
     prompts = [Prompt(context=text, answers=(), continuations=()) for text in asked]
     known = record(benchmark, prompts, [0] * len(asked), lengths)
     del known["answers"]  # none is compared
@@ -222,7 +241,8 @@ def write_measurement(
     rows = list(measured.scores)
     if place["point"]:
         base = [row for row in directory.results() if row["point"] == 0 and row["benchmark"] == benchmark.name]
-        rows += against_base(base, rows)
+        then = directory.answers(0, benchmark.name) if base and measured.answers else None
+        rows += against_base(base, rows, then, measured.answers, by_subject=measured.by_subject)
     directory.add_results([{**common, **row} for row in rows])
     if measured.answers:
         directory.write_answers(place["point"], benchmark.name, measured.answers)

@@ -22,7 +22,7 @@ from clmed.evaluation.encoding import Encoded, Request, encode, token_counts
 from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
 from clmed.evaluation.record import record
 from clmed.evaluation.scoring import score_tokens
-from clmed.results.drops import NO_SHOTS, TEXT
+from clmed.results.drops import CALIBRATED, NO_SHOTS, TEXT
 
 Progress = Callable[[int], None]
 Scores = list[Mapping[str, Any]]
@@ -50,15 +50,19 @@ class Way:
         found = score_tokens(model, groups, self.encoded, batch_tokens=batch_tokens, progress=progress)
         return [values for (values,) in found]
 
-    def columns(self, found: Sequence[np.ndarray]) -> dict[str, list[Any]]:
-        """Of the record: what was compared, and what came out."""
+    def columns(self, found: Sequence[np.ndarray], way: str = "") -> dict[str, list[Any]]:
+        """Of the record: what was compared, and what came out; `way` ends the names of those of a further way."""
         predictions = self.predictions(found)
         golds = [question.answer for question in self.benchmark.questions]
-        return {
-            "prediction": predictions,
-            "correct": [p == gold for p, gold in zip(predictions, golds, strict=True)],
-            "log_likelihoods": [values.tolist() for values in found],
+        columns: dict[str, list[Any]] = {
+            f"answers{way}": [list(asked.answers) for asked in self.prompts],
+            f"prediction{way}": predictions,
+            f"correct{way}": [p == gold for p, gold in zip(predictions, golds, strict=True)],
+            f"log_likelihoods{way}": [values.tolist() for values in found],
         }
+        if (others := self.without_prior(found)) is not None:
+            columns[f"prediction{way}{CALIBRATED}"] = others
+        return columns
 
     def predictions(self, found: Sequence[np.ndarray]) -> list[str]:
         """The most probable answers."""
@@ -125,30 +129,28 @@ class AskedExam:
         """Rows for results.jsonl, and the columns of the record."""
         found = self.way.score(model, self.batch_tokens, progress)
         columns = {**self.way.known, **self.way.columns(found)}
-        rows: Scores = [*scores(self.way.benchmark, columns["prediction"]), *_further_rows(self.way, found)]
+        rows: Scores = [*scores(self.way.benchmark, columns["prediction"]), *_further_rows(self.way, found, columns)]
         for name, way in self.further.items():
-            found = way.score(model, self.batch_tokens, progress)
-            own = {"answers": [list(asked.answers) for asked in way.prompts], **way.columns(found)}
-            columns |= {f"{key}_{name}": values for key, values in own.items()}
-            said = {f"accuracy_{name}": own["prediction"], f"accuracy_{name}_calibrated": way.without_prior(found)}
+            own = way.columns(way.score(model, self.batch_tokens, progress), f"_{name}")
+            columns |= own
+            said = {f"accuracy_{name}{end}": own.get(f"prediction_{name}{end}") for end in ("", CALIBRATED)}
             rows += [
-                _row(metric, accuracy(way.benchmark, predictions), len(found))
+                _row(metric, accuracy(way.benchmark, predictions), len(predictions))
                 for metric, predictions in said.items()
                 if predictions is not None
             ]
         return rows, columns
 
 
-def _further_rows(way: Way, found: Sequence[np.ndarray]) -> Scores:
+def _further_rows(way: Way, found: Sequence[np.ndarray], columns: Mapping[str, list[Any]]) -> Scores:
     """By text, accuracy by log-likelihood per byte and per character; by letter, calibration (one right letter)."""
     gold = [question.answer for question in way.benchmark.questions]
     if way.benchmark.scoring == "text":
         return [*normalised_rows(way.prompts, found, gold)]
-    predictions = way.without_prior(found)
-    if predictions is None:
+    if (predictions := columns.get(f"prediction{CALIBRATED}")) is None:
         return []
     rows = calibration_rows([asked.answers for asked in way.prompts], found, gold)
-    return [_row("accuracy_calibrated", accuracy(way.benchmark, predictions), len(gold)), *rows]
+    return [_row(f"accuracy{CALIBRATED}", accuracy(way.benchmark, predictions), len(gold)), *rows]
 
 
 def _row(metric: str, score: float, questions: int) -> dict[str, Any]:
@@ -165,22 +167,30 @@ def fitting_prompts(
     questions = benchmark.questions
     prompts = [prompt(benchmark, question, shots) for question in questions]
     shown = [shots] * len(prompts)
-    long = [i for i, asked in enumerate(prompts) if _bytes(asked) > positions]
+    most = positions - tokenizer.num_special_tokens_to_add() - 1  # and a space in front, as some tokenizers add
+    long = [i for i, asked in enumerate(prompts) if _bytes(asked) > most]
     for left in range(shots - 1, -2, -1):
         if not long:
             break
         counts = token_counts(tokenizer, [_request(questions[i], prompts[i], shown[i]) for i in long])
         long = [i for i, count in zip(long, counts, strict=True) if count > positions]
-        if long and left < 0:
-            first = questions[long[0]]
-            raise UserError(
-                f"{benchmark.name}: {len(long):,} of {len(questions):,} questions are longer, without any shots, than "
-                f"the model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a "
-                "model with more positions, or delete them from the file."
-            )
+        if left < 0:
+            refuse_too_long(benchmark, long, positions)
         for i in long:
             prompts[i], shown[i] = prompt(benchmark, questions[i], left), left
     return prompts, shown
+
+
+def refuse_too_long(benchmark: Benchmark, long: Sequence[int], positions: int) -> None:
+    """Raises UserError if any questions, by their places, do not fit `positions` tokens without shots."""
+    if not long:
+        return
+    first = benchmark.questions[long[0]]
+    raise UserError(
+        f"{benchmark.name}: {len(long):,} of {len(benchmark.questions):,} questions are longer, without any shots, "
+        f"than the model's {positions:,} positions (the first: {first.subject}, question {first.index + 1}). Take a "
+        "model with more positions, or delete them from the file."
+    )
 
 
 def _bytes(asked: Prompt) -> int:

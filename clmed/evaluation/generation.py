@@ -72,7 +72,8 @@ def go_on(
     rank, size = world()
     with measuring(model):
         for dealt in deal(_batches([a for a in asked if len(a.tokens) < limit], most, batch_tokens), size):
-            found = _continue(model, tokenizer, dealt[rank], min(most, limit - len(dealt[rank][0].tokens)), stops)
+            room = [min(most, limit - len(one.tokens)) for one in dealt[rank]]
+            found = _continue(model, tokenizer, dealt[rank], room, stops)
             for batch, said in zip(dealt, gathered(found), strict=True):
                 for one, text in zip(batch, said, strict=True):
                     texts[one.index] = text
@@ -92,8 +93,13 @@ def _batches(asked: Sequence[Asked], most: int, batch_tokens: int) -> list[list[
 
 
 def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Asked], most: int, stops: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Asked],
+    room: Sequence[int],
+    stops: Sequence[str],
 ) -> list[str]:
+    """The texts after the prompts of a batch, each of at most `room` tokens."""
     device, width = computing_device(model), len(batch[0].tokens)
     lengths = torch.tensor([len(one.tokens) for one in batch], device=device)
     ids = torch.zeros((len(batch), width), dtype=torch.long)
@@ -104,20 +110,20 @@ def _continue(
     cache, ids = DynamicCache(config=model.config), ids.to(device)
     said: list[list[int]] = [[] for _ in batch]
     ended = np.zeros(len(batch), dtype=bool)
-    step = 0
-    # A rank whose rows are done, or that has fewer positions left, goes on with the others; nothing more is kept.
-    while _any_rank(step < most and not ended.all(), device):
+    # A rank whose rows are done, and a row that is done, go on with the others; nothing more is kept.
+    while _any_rank(not ended.all(), device):
         logits = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **cached(model, cache)
         ).logits
         chosen = logits[:, -1].float().argmax(-1)
         for row, token in enumerate(chosen.tolist()):
-            if step < most and not ended[row]:
+            if not ended[row]:
                 ended[row] = token == tokenizer.eos_token_id
                 if not ended[row]:
                     said[row].append(token)
-                    ended[row] = _stopped(str(tokenizer.decode(said[row][-TAIL:])), stops)
-        ids, step = chosen[:, None], step + 1
+                    full = len(said[row]) == room[row]
+                    ended[row] = full or _stopped(str(tokenizer.decode(said[row][-TAIL:])), stops)
+        ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         positions = (positions[:, -1:] + 1).clamp(max=model.config.get_text_config().max_position_embeddings - 1)
     return [_cut(str(tokenizer.decode(tokens, skip_special_tokens=True)), stops) for tokens in said]

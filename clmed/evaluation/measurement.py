@@ -10,12 +10,14 @@ from typing import Any
 class Measurement:
     """What measuring one benchmark once gave.
 
-    scores: one {category, metric, score, questions} each; answers: columns of the record by question.
+    scores: one {category, metric, score, questions} each; answers: columns of the record by question; by_subject:
+    whether scores average over subjects.
     """
 
     scores: Sequence[Mapping[str, Any]]
     answers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seconds: float = 0.0
+    by_subject: bool = False
 
 
 Follow = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -6,6 +6,7 @@ budget; only the columns that predict get logits. Everything goes through the mo
 hooks, adapters and what a model does to its logits all apply, and it works on one process or on many ranks.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from clmed.errors import UserError
 from clmed.evaluation.encoding import Encoded, Request, encode
 from clmed.evaluation.prefix import following, parameters, run_prefix
 from clmed.evaluation.trees import Row, grow, lay_out
@@ -52,8 +54,8 @@ def score(
     or on the groups. `progress` is told how many more requests are done, after each batch.
 
     Raises:
-        ValueError: an empty text, more tokens than the model takes (see `encoding.token_counts`), or a model whose
-            attention cannot be masked as needed.
+        ValueError: an empty text, or more tokens than the model takes (see `encoding.token_counts`).
+        UserError: a model whose attention cannot be masked as needed.
     """
     encoded = encode(tokenizer, requests)
     limit = longest(model)
@@ -104,21 +106,24 @@ def score_tokens(
 def longest(model: PreTrainedModel) -> int:
     """The most tokens a request may have: the model's positions, or its attention window if that is shorter."""
     config = model.config.get_text_config()
-    limits = [config.max_position_embeddings]
+    limits = [getattr(config, "max_position_embeddings", None)]
     if WINDOWED & set(getattr(config, "layer_types", None) or WINDOWED):
         limits += [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
-    return min(limit for limit in limits if limit)
+    return min((limit for limit in limits if limit), default=sys.maxsize)
 
 
 def check(model: PreTrainedModel) -> None:
-    """Refuse what would silently ignore the mask or the positions of a tree."""
+    """Refuse what would silently ignore the mask or the positions of a tree. Raises UserError."""
     config = model.config.get_text_config()
-    if config._attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(f"scoring needs sdpa or eager attention, the model has {config._attn_implementation}")
+    why = ""
     if others := set(getattr(config, "layer_types", None) or ()) - WINDOWED - {"full_attention"}:
-        raise ValueError(f"scoring needs attention in every layer, the model has {', '.join(sorted(others))}")
-    if "position_ids" not in parameters(model) or getattr(config, "alibi", False):
-        raise ValueError("scoring needs a model that takes position_ids")
+        why = f"attention in every layer, and this one has {', '.join(sorted(others))}"
+    elif "position_ids" not in parameters(model) or getattr(config, "alibi", False):
+        why = "position_ids, which this one does not take"
+    elif config._attn_implementation not in ("sdpa", "eager"):
+        why = f"sdpa or eager attention, and this one has {config._attn_implementation}"
+    if why:
+        raise UserError(f"{type(model).__name__} cannot be measured: scoring needs a model with {why}.")
 
 
 def plan(groups: Sequence[str], encoded: Sequence[Encoded], batch_tokens: int, columns: int) -> list[Batch]:

@@ -10,48 +10,91 @@ out, or when examples show the form, it still knows. From the accuracies of one 
     drop_text               the loss by the options' texts, where letters play no part (`format_check`)
     letter_shift_from_base  half the sum over letters of |share among predictions now - then|: 0 to 1
 
-The loss is the one without shots where that is measured, and else the benchmark's own.
+The loss is the one without shots where that is measured, and else the benchmark's own. Where the answers to the
+questions are known, each of these but the shift has its 95 % interval, `low` and `high`: percentiles of a bootstrap
+over questions (Efron & Tibshirani 1993), within subjects where the benchmark is averaged over them. It says what other
+questions would have given; the letters' prior is taken as it was found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from clmed.results.metrics import ACCURACY, WHOLE, Rows, last_point
 
 CALIBRATED = "_calibrated"
 NO_SHOTS, TEXT = "0_shot", "text"
 PLAIN = f"{ACCURACY}_{NO_SHOTS}"
+WAYS = ("", CALIBRATED, f"_{NO_SHOTS}", f"_{NO_SHOTS}{CALIBRATED}", f"_{TEXT}")
+"""How the names end of the accuracies that a drop is reckoned from, and of the predictions in the record."""
+DRAWS = 2_000
+
+Answers = Mapping[str, Sequence[Any]]
 
 
-def against_base(base: Rows, now: Rows) -> list[dict[str, Any]]:
-    """The further rows of a later point, from the rows of one benchmark at point 0 and now; nothing where none."""
-    before, after = ({row["metric"]: row for row in rows if row["category"] == WHOLE} for rows in (base, now))
+def against_base(
+    base: Rows, now: Rows, before: Answers | None = None, after: Answers | None = None, *, by_subject: bool = False
+) -> list[dict[str, Any]]:
+    """The further rows of a later point, from the rows of one benchmark at point 0 and now; nothing where none.
 
-    def loss(metric: str) -> float | None:
-        known = metric in before and metric in after
-        return before[metric]["score"] - after[metric]["score"] if known else None
+    before, after: the record of its questions then and now; by_subject: whether scores average over subjects.
+    """
+    first, later = ({row["metric"]: row for row in rows if row["category"] == WHOLE} for rows in (base, now))
+    losses = {
+        way: first[metric]["score"] - later[metric]["score"]
+        for way in WAYS
+        if (metric := f"{ACCURACY}{way}") in first and metric in later
+    }
+    found = split(losses)
+    common = {"category": WHOLE, "questions": later[ACCURACY]["questions"]} if "" in losses else {}
+    rows = [{**common, "metric": metric, "score": value} for metric, value in found.items()]
+    if found and before is not None and after is not None:
+        draws = drawn(before, after, losses, by_subject)
+        for row, values in zip(rows, split(draws).values() if draws else (), strict=False):
+            row["low"], row["high"] = np.percentile(values, (2.5, 97.5)).tolist()
+    if CALIBRATED in losses and "" in losses:
+        shift = distance(_letters(base), _letters(now))
+        rows.append({**common, "metric": "letter_shift_from_base", "score": shift})
+    return rows
 
-    own, plain = loss(ACCURACY), loss(PLAIN)
-    loss_calibrated = loss(f"{ACCURACY}{CALIBRATED}")
-    if own is None:
-        return []
-    found: dict[str, float] = {}
-    if plain is not None:
-        found["drop_shots"] = plain - own
-        calibrated_plain = loss(f"{PLAIN}{CALIBRATED}")
-    else:
-        plain, calibrated_plain = own, loss_calibrated
-    if calibrated_plain is not None:
-        found["drop_calibration"] = plain - calibrated_plain
+
+def split(losses: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given back of the losses of accuracy, in points or in arrays of them, by WAYS."""
+    if "" not in losses:
+        return {}
+    own, plain = losses[""], f"_{NO_SHOTS}" if f"_{NO_SHOTS}" in losses else ""
+    found = {"drop_shots": losses[plain] - own} if plain else {}
+    if f"{plain}{CALIBRATED}" in losses:
+        found["drop_calibration"] = losses[plain] - losses[f"{plain}{CALIBRATED}"]
     if found:
-        left = own if loss_calibrated is None else loss_calibrated
-        found |= {"drop_format": plain - left, "drop_knowledge": left}
-    if (by_text := loss(f"{ACCURACY}_{TEXT}")) is not None:
-        found["drop_text"] = by_text
-    if loss_calibrated is not None:
-        found["letter_shift_from_base"] = distance(*(_letters(rows) for rows in (base, now)))
-    questions = after[ACCURACY]["questions"]
-    return [{"category": WHOLE, "metric": m, "score": v, "questions": questions} for m, v in found.items()]
+        left = losses.get(CALIBRATED, own)
+        found |= {"drop_format": losses[plain] - left, "drop_knowledge": left}
+    if f"_{TEXT}" in losses:
+        found["drop_text"] = losses[f"_{TEXT}"]
+    return found
+
+
+def drawn(before: Answers, after: Answers, ways: Sequence[str], by_subject: bool) -> dict[str, np.ndarray]:
+    """The losses (DRAWS,) of as many samples of the questions, drawn with replacement; nothing where a way has no
+    column.
+
+    Questions that fared alike are drawn together: how many of each kind there are is multinomial.
+    """
+    columns = [f"prediction{way}" for way in ways]
+    if any(column not in answers for column in columns for answers in (before, after)):
+        return {}
+    gold = np.array(after["gold"])
+    then, now = (np.array([answers[column] for column in columns]) == gold for answers in (before, after))
+    lost = then.astype(float) - now
+    subjects = np.unique(after["subject"], return_inverse=True)[1] if by_subject else np.zeros(lost.shape[1], dtype=int)
+    draw = np.random.default_rng(0)
+    means = []
+    for subject in range(subjects.max() + 1):
+        kinds, counts = np.unique(lost[:, subjects == subject], axis=1, return_counts=True)
+        drawn = draw.multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
+        means.append(drawn @ kinds.T / counts.sum())
+    return dict(zip(ways, np.mean(means, axis=0).T, strict=True))
 
 
 def drops(rows: Rows) -> list[str]:
@@ -63,20 +106,31 @@ def drops(rows: Rows) -> list[str]:
         base, now = ({row["metric"]: row["score"] for row in whole if row["point"] == p} for p in (0, point))
         metric = PLAIN if PLAIN in now else ACCURACY
         points = {key: 100 * value for key, value in now.items() if key.startswith("drop_")}
+        ends = {
+            row["metric"]: (100 * row["low"], 100 * row["high"])
+            for row in whole
+            if row["point"] == point and "low" in row
+        }
         loss = 100 * (base.get(metric, 0.0) - now.get(metric, 0.0))
         if points and loss > 0:
-            told.append(_told(name, points, loss, whole[-1]["shots"]))
+            told.append(_told(name, points, ends, loss, whole[-1]["shots"]))
     return told
 
 
-def _told(name: str, found: Mapping[str, float], loss: float, shots: int) -> str:
+def _told(
+    name: str, found: Mapping[str, float], ends: Mapping[str, tuple[float, float]], loss: float, shots: int
+) -> str:
+    def shown(metric: str) -> str:
+        low, high = ends.get(metric, (None, None))
+        return f"{found[metric]:.1f}" + ("" if low is None else f" [{low:.1f}, {high:.1f}]").replace("-", "−")
+
     parts = [f"{name} {_points(-loss)}" + (" without shots" if "drop_shots" in found else "")]
     ways = {"drop_calibration": "calibration", "drop_shots": f"{shots} shots"}
-    gives = [f"{way} {found[metric]:.1f}" for metric, way in ways.items() if metric in found]
+    gives = [f"{way} {shown(metric)}" for metric, way in ways.items() if metric in found]
     if gives:
-        both = f", together {found['drop_format']:.1f}" if len(gives) > 1 else ""
+        both = f", together {shown('drop_format')}" if len(gives) > 1 else ""
         parts.append(f"given back by {', by '.join(gives)}{both} (format)")
-        parts.append(f"not given back {found['drop_knowledge']:.1f} (knowledge)")
+        parts.append(f"not given back {shown('drop_knowledge')} (knowledge)")
     if "drop_text" in found:
         parts.append(f"by text {_points(-found['drop_text'])}")
     return "; ".join(parts)

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from clmed.config import BenchmarkConfig, EvaluationConfig
+from clmed.errors import UserError
 from clmed.evaluation.benchmarks import load_benchmark
 from clmed.evaluation.evaluator import make_benchmarks
 from clmed.evaluation.explanations import explanation_scores, prompts, read_answer, read_explanation
@@ -47,6 +48,16 @@ def test_equals_a_plain_loop(make_model, tokenizer, batch_tokens):
     model.eval()
     assert found == [plain(model, tokenizer, prompt, 12) for prompt in PROMPTS]
     assert len(set(found)) > 2
+
+
+def test_room_is_a_prompts_own(make_model, tokenizer):
+    """Where positions run out, whatever the longest prompt of the batch is."""
+    lengths = [len(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
+    room = [min(12, max(lengths) + 3 - length) for length in lengths]
+    assert min(room) == 3 and max(room) > 6
+    model = make_model(max_position_embeddings=max(lengths) + 3, initializer_range=0.5)
+    found = generate(model, tokenizer, PROMPTS, most=12, batch_tokens=10_000)
+    assert found == [plain(model, tokenizer, prompt, most) for prompt, most in zip(PROMPTS, room, strict=True)]
 
 
 def test_stops(make_model, tokenizer):
@@ -127,6 +138,16 @@ def test_a_benchmark(make_model, tokenizer, tmp_path, order):
     assert scores["unreadable"]["score"] == measured.answers["prediction"].count("") / 3
     assert len(measured.answers["generated"]) == 3 and all(measured.answers["generated"])
     assert measured.answers["shots"] == [0, 0, 0] and len(set(measured.answers["prompt_hash"])) == 3
+
+    told: list[str] = []
+    length = max(measured.answers["tokens"])
+    settings = {"path_of": Path, "corpus": None, "tokenizer": tokenizer, "say": told.append}
+    make_benchmarks(evaluation, positions=length + 1, **settings)
+    assert told == [f"cmexam: 3 of 3 prompts leave less than 512 of {length + 1} positions, where the answer ends"]
+    with pytest.raises(
+        UserError, match=rf"questions are longer, without any shots, than the model's {length} positions"
+    ):
+        make_benchmarks(evaluation, positions=length, **settings)
 
 
 def test_cases_are_reasoned_about(make_model, tokenizer, tmp_path):

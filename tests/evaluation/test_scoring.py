@@ -12,9 +12,19 @@ import torch.multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
+from clmed.config import EvaluationConfig
+from clmed.errors import UserError
 from clmed.evaluation.encoding import encode
+from clmed.evaluation.evaluator import most_tokens
 from clmed.evaluation.perplexity import perplexity
 from clmed.evaluation.scoring import Request, longest, score, score_tokens
 
@@ -224,11 +234,21 @@ def test_refusals(make_model, tokenizer):
             score(model, tokenizer, [request], batch_tokens=100)
     fine = [Request(group="g", context="a", continuations=("b",))]
     model.config.layer_types = ["full_attention", "linear_attention"]
-    with pytest.raises(ValueError, match="linear_attention"):
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot be measured.*linear_attention"):
         score(model, tokenizer, fine, batch_tokens=100)
-    with pytest.raises(ValueError, match="flex_attention"):
+    with pytest.raises(UserError, match="flex_attention"):
         score(make_model(attn_implementation="flex_attention"), tokenizer, fine, batch_tokens=100)
     assert score(make_model(), tokenizer, [], batch_tokens=100) == []
+
+
+def test_models_that_cannot_be_scored_are_told_before_any_work():
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=8, n_layer=1, n_head=2))
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, state_size=2))
+    for model, words in ((bloom, "position_ids"), (mamba, "linear_attention")):
+        asked = EvaluationConfig.model_validate({"gain": [{"benchmark": "mmlu"}]})
+        with pytest.raises(UserError, match=rf"{type(model).__name__} cannot be measured: .*{words}"):
+            most_tokens(asked, model)
+        assert most_tokens(EvaluationConfig.model_validate({"gain": [{"perplexity": "web"}]}), model) > 1_000_000
 
 
 def test_attention_window_limits_the_length(make_model):

@@ -1,5 +1,8 @@
 """What of a lost accuracy is format and what knowledge: by hand, with shots, and how it is told."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from clmed.results.drops import against_base, drops
@@ -74,3 +77,67 @@ def test_told(metrics: list[str], told: str) -> None:
     better = [{**row, "score": 1.0} for row in later]
     assert drops([*first, *better, *({**later[0], **row} for row in against_base(first, better))]) == []
     assert drops(first) == []
+
+
+ENDS = ("", "_calibrated", "_0_shot", "_0_shot_calibrated", "_text")
+
+
+def answered(seed: int, right: float, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """A record of as many questions in each subject; the ways agree on most of them."""
+    draw = np.random.default_rng(seed)
+    known = draw.random(sum(sizes)) < right
+    said = {f"prediction{end}": np.where(known ^ (draw.random(len(known)) < 0.2), "A", "B").tolist() for end in ENDS}
+    subjects = np.repeat([f"s{n}" for n in range(len(sizes))], sizes).tolist()
+    return {"subject": subjects, "gold": ["A"] * len(known), **said}
+
+
+@pytest.mark.parametrize("by_subject", [False, True])
+def test_intervals_are_those_of_questions_drawn_again(by_subject: bool) -> None:
+    """By drawing the rows themselves, within subjects where the mean is over subjects."""
+    sizes = (150, 40, 10)
+    before, after = answered(0, 0.7, sizes), answered(1, 0.5, sizes)
+    subjects = np.array(before["subject"])
+
+    def losses(chosen: np.ndarray) -> dict[str, float]:
+        found = {}
+        for end in ENDS:
+            lost = [a == "A" for a in before[f"prediction{end}"]] - np.array(
+                [b == "A" for b in after[f"prediction{end}"]], int
+            )
+            parts = [lost[chosen[subjects[chosen] == s]] for s in np.unique(subjects)] if by_subject else [lost[chosen]]
+            found[f"accuracy{end}"] = float(np.mean([part.mean() for part in parts]))
+        return found
+
+    whole = losses(np.arange(200))
+    zero = dict.fromkeys(whole, 0.0)
+    found = against_base(rows(whole), rows(zero), before, after, by_subject=by_subject)
+    draw = np.random.default_rng(2)
+    places = [np.flatnonzero(subjects == s) for s in np.unique(subjects)] if by_subject else [np.arange(200)]
+    drawn = []
+    for _ in range(2_000):
+        sample = losses(np.concatenate([draw.choice(part, len(part)) for part in places]))
+        drawn.append([row["score"] for row in against_base(rows(sample), rows(zero))][:5])
+    ends = np.percentile(drawn, (2.5, 97.5), axis=0)
+    shown = [row for row in found if "low" in row]
+    assert [row["metric"] for row in shown] == [
+        "drop_shots", "drop_calibration", "drop_format", "drop_knowledge", "drop_text",
+    ]  # fmt: skip
+    np.testing.assert_allclose([[row[key] for row in shown] for key in ("low", "high")], ends, atol=0.02)
+    assert all(row["low"] < row["score"] < row["high"] for row in shown)
+
+
+def test_intervals_are_told() -> None:
+    before, after = answered(0, 0.9, (100,)), answered(0, 0.9, (100,))
+    after["prediction_calibrated"] = ["B"] * 30 + before["prediction_calibrated"][30:]
+    base, now = {"accuracy": 0.9, "accuracy_calibrated": 0.9}, {"accuracy": 0.6, "accuracy_calibrated": 0.7}
+    first, later = rows(base), rows(now, point=1)
+    further = [{**later[0], **row} for row in against_base(first, later, before, after)]
+    ends = {
+        row["metric"]: f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]".replace("-", "−") for row in further[:3]
+    }
+    assert drops([*first, *later, *further]) == [
+        f"mmlu −30.0 points; given back by calibration 10.0 {ends['drop_calibration']} (format); "
+        f"not given back 20.0 {ends['drop_knowledge']} (knowledge)"
+    ]
+    without = {key: values for key, values in before.items() if key != "prediction_calibrated"}
+    assert not any("low" in row for row in against_base(first, later, without, after))

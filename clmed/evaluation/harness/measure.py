@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from importlib.metadata import version
 from numbers import Real
@@ -18,9 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
 from clmed.evaluation.harness.model import LiveModel
-from clmed.evaluation.harness.suite import Suite, read_suite, undisturbed
+from clmed.evaluation.harness.suite import Suite, Written, read_suite, undisturbed
 from clmed.evaluation.measurement import Follow, Measurement
 from clmed.results.metrics import WHOLE, is_accuracy, lower_is_better
+from clmed.results.table import CLEAN, CONTAMINATED
 from clmed.stream import BenchmarkExperience
 
 
@@ -34,8 +35,12 @@ def make_task(
     floor: float | None,
     say: Callable[[str], None],
     follow: Follow,
+    held: Collection[tuple[str, int]] = (),
 ) -> BenchmarkExperience:
-    """`config.task` as a benchmark of a run; see `evaluator.make_benchmarks` and `suite.read_suite`."""
+    """`config.task` as a benchmark of a run; see `evaluator.make_benchmarks` and `suite.read_suite`.
+
+    held: (task, row) of the questions that training text holds.
+    """
     suite = read_suite(config, local, positions, say)
     asked = suite.questions()
     told: set[int] = set()
@@ -50,6 +55,7 @@ def make_task(
         rows = score_rows(config, suite, found)
         _check_floor(config, floor, rows[0]["metric"])
         answers = record(config, suite, found["samples"], rows[0])
+        rows += marked(answers, rows[0], held)
         return Measurement(scores=rows, answers=answers, seconds=time.perf_counter() - start)
 
     prompts = [(name, row, [each.args for each in instances]) for name, row, instances in asked]
@@ -60,10 +66,10 @@ def make_task(
 def answered(suite: Suite, live: LiveModel) -> dict[str, Any]:
     """What the harness's own evaluation gives."""
     with undisturbed(), redirect_stderr(io.StringIO()):
-        suite.draw_shots_anew()
+        tasks: dict[str, Any] = {name: Written(task) for name, task in suite.tasks.items()}
         found: dict[str, Any] = evaluate(
             lm=live,
-            task_dict={"tasks": suite.tasks, "groups": suite.groups},
+            task_dict={"tasks": tasks, "groups": suite.groups},
             samples=suite.chosen,
             bootstrap_iters=0,
         )
@@ -123,7 +129,7 @@ def record(
                 "benchmark": config.label,
                 "subject": name,
                 "index": sample["doc_id"],
-                "categories": groups,
+                "categories": [*groups],
                 "gold": _text(sample["target"]),
                 "shots": task.get_config("num_fewshot"),
                 "prompt_hash": hashlib.sha256(repr(sample["arguments"]).encode()).hexdigest()[:16],
@@ -134,6 +140,26 @@ def record(
             for key, value in row.items():
                 columns.setdefault(key, []).append(value)
     return columns
+
+
+def marked(
+    answers: Mapping[str, list[Any]], first: Mapping[str, Any], held: Collection[tuple[str, int]]
+) -> list[dict[str, Any]]:
+    """Add the category `clean` or `contaminated` to each question, and give the scores of both; nothing where none is
+    contaminated. Only accuracies can be given apart: means over questions."""
+    questions = zip(answers["subject"], answers["index"], strict=True)
+    marks = [CONTAMINATED if question in held else CLEAN for question in questions]
+    if CONTAMINATED not in marks:
+        return []
+    for categories, mark in zip(answers["categories"], marks, strict=True):
+        categories.append(mark)
+    rows = []
+    for kind in (CLEAN, CONTAMINATED) if is_accuracy(first["metric"]) else ():
+        scores = [score for score, mark in zip(answers["score"], marks, strict=True) if mark == kind]
+        if scores and None not in scores:
+            row = {"category": kind, "metric": first["metric"], "score": float(np.mean(scores))}
+            rows.append({**row, "questions": len(scores), "shots": first["shots"]})
+    return rows
 
 
 def _answer(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,22 @@ SEED, NUMPY_SEED, SHOTS_SEED = 0, 1234, 1234
 """The harness's own defaults."""
 
 
+class Written:
+    """A task whose prompts are written. When the harness has them written again, before each evaluation, only the last
+    answers are dropped."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def build_all_requests(self, **settings: object) -> None:
+        """Be as new."""
+        for instance in self._task.instances:
+            instance.resps, instance.filtered_resps = [], {}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Suite:
     """`tasks` and `groups` by their names, of which `name` is one; `chosen`: the questions of a sample, by task."""
@@ -30,15 +46,10 @@ class Suite:
     groups: Mapping[str, Any]
     chosen: Mapping[str, Sequence[int]] | None
 
-    def draw_shots_anew(self) -> None:
-        """Whoever writes the prompts next gives each question the same shots as the last one."""
-        for task in self.tasks.values():
-            task.set_fewshot_seed(SHOTS_SEED)
-
     def write_prompts(self) -> None:
         """Each task's `instances`, in the order of its questions."""
-        self.draw_shots_anew()
         for name, task in self.tasks.items():
+            task.set_fewshot_seed(SHOTS_SEED)
             task.build_all_requests(samples=None if self.chosen is None else self.chosen[name])
 
     def shots(self, name: str) -> int | None:
@@ -65,18 +76,8 @@ def read_suite(config: BenchmarkConfig, local: Path | None, positions: int, say:
     local: a folder of the user's own task files; positions: the most tokens that the model takes.
     Raises UserError where the questions cannot be had and where the task asks for what is not done here.
     """
-    name = find_task(config, local)
     with undisturbed():
-        try:
-            loaded = manager(local).load([name])
-        except Exception as error:  # a task is code of anybody's, and reads from anywhere
-            why = str(error).strip().splitlines() or [""]
-            raise UserError(f"{config.benchmark} cannot be read: {type(error).__name__}: {why[0]}") from error
-        tasks, groups = loaded["tasks"], loaded["groups"]
-        for task in tasks.values():
-            if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
-                what = "runs code that a model wrote" if getattr(task, "UNSAFE_CODE", False) else "shows more than text"
-                raise UserError(f"lm_eval/{task.task_name} {what}, which clmed does not do.")
+        name, tasks, groups = load_tasks(config, local)
         _set_shots(config, tasks, say)
         chosen = None if config.questions is None else _sample(tasks, config.questions)
         if chosen is not None:
@@ -89,6 +90,24 @@ def read_suite(config: BenchmarkConfig, local: Path | None, positions: int, say:
             if asked.request_type == "generate_until":
                 greedy(task.task_name, asked.args[1], positions)
     return suite
+
+
+def load_tasks(config: BenchmarkConfig, local: Path | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The name of `config.task`, its tasks with their questions, and its groups.
+
+    Raises UserError where the questions cannot be had and where the task runs code or shows pictures.
+    """
+    name = find_task(config, local)
+    try:
+        loaded = manager(local).load([name])
+    except Exception as error:  # a task is code of anybody's, and reads from anywhere
+        why = str(error).strip().splitlines() or [""]
+        raise UserError(f"{config.benchmark} cannot be read: {type(error).__name__}: {why[0]}") from error
+    for task in loaded["tasks"].values():
+        if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+            what = "runs code that a model wrote" if getattr(task, "UNSAFE_CODE", False) else "shows more than text"
+            raise UserError(f"lm_eval/{task.task_name} {what}, which clmed does not do.")
+    return name, loaded["tasks"], loaded["groups"]
 
 
 def _set_shots(config: BenchmarkConfig, tasks: Mapping[str, Any], say: Callable[[str], object]) -> None:

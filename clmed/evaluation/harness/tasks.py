@@ -1,12 +1,12 @@
 """The tasks by name: found before any work, refused with the nearest name."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clmed.complaints import did_you_mean
 from clmed.config import BenchmarkConfig
@@ -66,6 +66,50 @@ def find_task(config: BenchmarkConfig, folder: Path | None) -> str:
         names = [part if isinstance(part, str) else str(part.get("task", part.get("group"))) for part in parts]
         raise UserError(f"'{name}' is a group of lm_eval without a score of its own: name {_some(names)}")
     return name
+
+
+class Place(NamedTuple):
+    """Where the questions of a task are: the split of a data set of the hub, or local files."""
+
+    hub: str
+    subset: str | None
+    split: str
+    files: tuple[Path, ...] = ()
+
+
+def places(config: BenchmarkConfig, folder: Path | None) -> list[Place]:
+    """Where the files of `config.task`, or of the tasks of that group, say that the questions are.
+
+    Nothing is read there. A task that is Python code does not say. Raises UserError as `find_task`.
+    """
+    name = find_task(config, folder)
+    return [place for task in _leaves(name, manager(folder).task_index) if (place := _place(task)) is not None]
+
+
+def _leaves(task: str | Mapping[str, Any], index: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The settings of a task, or of all tasks of a group or tag, by name or as they stand in a group's file."""
+    own = {} if isinstance(task, str) else task
+    parts = own.get("task") if "group" in own else None
+    entry = None if parts is not None else index.get(task if isinstance(task, str) else str(own.get("task")))
+    if entry is not None and entry.kind.name == "TAG":
+        parts = sorted(entry.tags)
+    elif entry is not None and entry.kind.name == "GROUP":
+        parts = (entry.cfg or {}).get("task")
+    if parts is None:
+        yield {**((entry.cfg if entry is not None else None) or {}), **own}
+        return
+    for part in [parts] if isinstance(parts, str) else parts:
+        yield from _leaves(part, index)
+
+
+def _place(task: Mapping[str, Any]) -> Place | None:
+    hub, split = task.get("dataset_path"), task.get("test_split") or task.get("validation_split")
+    if not isinstance(hub, str) or not isinstance(split, str):
+        return None
+    files = (task.get("dataset_kwargs") or {}).get("data_files") or ()
+    files = files.get(split, ()) if isinstance(files, Mapping) else files
+    paths = tuple(Path(file) for file in ([files] if isinstance(files, str) else files))
+    return Place(hub=hub, subset=task.get("dataset_name"), split=split, files=paths)
 
 
 def _some(names: Iterable[str]) -> str:
