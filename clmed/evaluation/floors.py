@@ -1,11 +1,13 @@
 """Floors: how far a benchmark may fall below the base before the run warns, or stops.
 
 A floor is a change against the base: of accuracy in points of 100 (`mmlu: -2.0`), of perplexity in per cent
-(`general_perplexity: +5%`). A measurement of some questions, or of some text, has an interval, at 95 % by the normal
-approximation. The same questions are answered each time, so it is that of the mean of the differences (right now -
-right at the base); of a perplexity that of the ratio sum(nats now - nats at the base) / sum(tokens) over the rows of
-text (Cochran 1977, Sampling Techniques, section 6.4). A floor is crossed when the whole interval is beyond it; when
-only the change itself is, the sample is too small to tell, which is said and stops nothing.
+(`general_perplexity: +5%`). A measurement of some questions, or of some text, has an interval, at 95 %. The same
+questions are answered each time, so it is that of the mean of the differences (right now - right at the base), by the
+normal approximation with two more questions, one that rose and one that fell (Bonett & Price 2012, J. Educ. Behav.
+Stat. 37): three questions that all fell are no proof. Of a perplexity it is that of the ratio sum(nats now - nats at
+the base) / sum(tokens) over the rows of text (Cochran 1977, Sampling Techniques, section 6.4), by Student's t. A floor
+is crossed when the whole interval is beyond it; when only the change itself is, the sample is too small to tell, which
+is said and stops nothing. Other scores of lm-evaluation-harness than accuracies have no interval here.
 """
 
 import math
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from clmed.results import manifest
 from clmed.results.metrics import NATS, WHOLE, is_accuracy, lower_is_better, matrix, primary_metric
@@ -43,12 +46,13 @@ class Change:
         return "kept" if beyond <= 0 else "crossed" if beyond > self.half else "unclear"
 
 
-def paired(before: Sequence[bool], now: Sequence[bool]) -> tuple[float, float]:
-    """The mean difference of the same questions' answers and half its 95 % interval, in points of 100."""
+def paired(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:
+    """The mean difference of the same questions' scores (0 to 1), and how far its 95 % interval reaches towards none,
+    in points of 100."""
     difference = 100 * (np.asarray(now, dtype=float) - np.asarray(before, dtype=float))
-    if len(difference) < 2:
-        return float(difference.mean()), math.inf
-    return float(difference.mean()), Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    more = np.append(difference, (100.0, -100.0))
+    value, centre = float(difference.mean()), float(more.mean())
+    return value, abs(value - centre) + Z95 * float(more.std()) / math.sqrt(len(more))
 
 
 def paired_texts(before: Texts, now: Texts) -> tuple[float, float]:
@@ -59,7 +63,8 @@ def paired_texts(before: Texts, now: Texts) -> tuple[float, float]:
     if len(difference) < 2:
         return _per_cent(mean), math.inf
     deviation = math.sqrt(len(tokens)) * float((difference - mean * tokens).std(ddof=1)) / tokens.sum()
-    return _per_cent(mean), _per_cent(mean) - _per_cent(mean - Z95 * deviation)
+    quantile = float(stdtrit(len(difference) - 1, 0.975))
+    return _per_cent(mean), _per_cent(mean) - _per_cent(mean - quantile * deviation)
 
 
 def _per_cent(nats: float) -> float:

@@ -40,7 +40,26 @@ def test_paired_interval_covers():
         value, half = paired(before, now)
         hits += abs(value - 100 * 0.2 * (0.5 - 0.6)) <= half
     assert 0.93 < hits / 2000 < 0.97
-    assert paired([True], [False]) == (-100.0, math.inf)
+
+
+@pytest.mark.parametrize("questions", [1, 2, 3, 6, 10, 30])
+def test_questions_that_all_fell(questions):
+    """They do not vary, however few they are. Of a sign test, six are the first with p < 0.05."""
+    value, half = paired([True] * questions, [False] * questions)
+    assert value == -100.0 and half > 0
+    assert Change(value=value, half=half, what="").verdict(-2.0) == ("unclear" if questions < 4 else "crossed")
+    assert paired([True] * questions, [True] * questions)[0] == 0.0
+
+
+def test_the_interval_by_hand():
+    """40 questions, 10 of which fell and 3 rose: Bonett and Price's adjusted Wald interval."""
+    before = [True] * 10 + [False] * 3 + [True] * 27
+    now = [False] * 10 + [True] * 3 + [True] * 27
+    fell, rose = 11 / 42, 4 / 42
+    centre, deviation = rose - fell, math.sqrt((fell + rose - (rose - fell) ** 2) / 42)
+    value, half = paired(before, now)
+    assert value == pytest.approx(-17.5)
+    assert value + half == pytest.approx(100 * (centre + 1.959964 * deviation))
 
 
 def written(folder, scores, answers, tokens=(0, 100, 200)):
@@ -213,7 +232,7 @@ def test_the_command_stops_at_a_floor(tmp_path, monkeypatch, capfd):
     file = write_tiny(tmp_path)
     run = tmp_path / "run"
     settings = ["evaluation.floors={english_perplexity: +5%, mmlu: -90}", "evaluation.on_floor=stop"]
-    rates = ["stream.0.optimizer.lr=1e-7", "stream.1.optimizer.lr=0.5"]
+    rates = ["stream.0.optimizer.lr=1e-7", "stream.1.optimizer.lr=5"]
     done = in_process(capfd, "run", str(file), "-o", str(run), *settings, *rates)
     assert done.code == 75, done.err
     reason = RunDirectory.open(run).status()["reason"]
@@ -240,4 +259,6 @@ def test_tasks_of_the_harness(tmp_path):
     assert floors.change(1, "wiki") == Change(value=pytest.approx(7.5), half=0.0, what="% of word_perplexity")
     assert floors.change(1, "wmt") == Change(value=pytest.approx(-1.5), half=0.0, what="points of bleu")
     change = floors.change(1, "mc2")
-    assert change.value == pytest.approx(-5.0) and change.half == pytest.approx(1.959964 * 7.0710678 / math.sqrt(2))
+    assert change.value == pytest.approx(-5.0) and change.half == pytest.approx(
+        2.5 + 1.959964 * np.std([0, -10, 100, -100]) / 2
+    )
