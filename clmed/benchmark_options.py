@@ -16,6 +16,9 @@ from clmed.config import EvaluateConfig
 from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory, is_run
 
+LISTS = ("only", "without")
+"""What may be given several times for one benchmark."""
+
 
 def evaluation(
     model: str, order: Sequence[str], values: Mapping[str, Sequence[Any]], batch_tokens: str, **settings: Any
@@ -49,6 +52,9 @@ def group(order: Sequence[str], values: Mapping[str, Sequence[Any]]) -> list[dic
             groups.append({**for_all, "benchmark": value})
         else:
             taken = groups[-1] if groups else for_all
+            if name in LISTS:
+                taken[name] = [*taken.get(name, ()), value]
+                continue
             if name in taken and name not in for_all:
                 raise UserError(f"command line: --{name.replace('_', '-')} is given twice for one benchmark.")
             taken[name] = _mapping(value) if name == "columns" else value

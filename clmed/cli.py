@@ -162,6 +162,8 @@ def plan(
 @click.option("--shots-from", multiple=True, help="Their file, where the benchmark has no dev part of its own.")
 @click.option("--scoring", multiple=True, help="letter or text: what is compared; by default as its authors do.")
 @click.option("--questions", multiple=True, help="A sample of so many, the same one every time.")
+@click.option("--only", multiple=True, metavar="SUBJECT", help="Ask this subject or category; may repeat.")
+@click.option("--without", multiple=True, metavar="SUBJECT", help="Leave this subject or category out; may repeat.")
 @click.option("--columns", multiple=True, metavar="YAML", help="For multiple_choice: how your file is to be read.")
 @click.option("--of", multiple=True, help="For cases: the exam whose cases are asked.")
 @click.option("--longer-than", multiple=True, type=int, help="For cases: the least number of characters of a stem.")
@@ -202,6 +204,7 @@ def evaluate(
       clmed evaluate gpt2 --benchmark multiple_choice --path ward.csv --columns '{choices: [a, b], answer: key}'
       clmed evaluate gpt2 --benchmark lm_eval/hellaswag --benchmark lm_eval/gsm8k --shots 8 --questions 200
       clmed evaluate gpt2 --benchmark mmlu --path data/mmlu --shots 5 --show 3
+      clmed evaluate gpt2 --benchmark mmlu --only health --name health --benchmark mmlu --without health
       torchrun --nproc_per_node 8 -m clmed evaluate meta-llama/Llama-2-13b-hf --benchmark mmlu --shots 5
     """
     from clmed.benchmark_options import evaluation

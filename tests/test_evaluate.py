@@ -191,16 +191,37 @@ def test_models_that_are_not_there(evaluate: Any, folder: Path) -> None:
 
 
 def test_options_belong_to_the_benchmark_before_them() -> None:
-    order = ["shots", "benchmark", "path", "benchmark", "shots", "columns", "perplexity", "name"]
+    order = ["shots", "only", "benchmark", "path", "only", "benchmark", "shots", "columns", "perplexity", "name"]
     values = {
+        "only": ("law", "anatomy"),
         "benchmark": ("mmlu", "cmexam"), "shots": (5, 0), "path": ("m",), "columns": ("{answer: key}",),
         "perplexity": ("texts/wiki.test.jsonl",), "name": ("w",), "of": (),
     }  # fmt: skip
     assert group(order, values) == [
-        {"benchmark": "mmlu", "shots": 5, "path": "m"},
-        {"benchmark": "cmexam", "shots": 0, "columns": {"answer": "key"}},
+        {"benchmark": "mmlu", "shots": 5, "path": "m", "only": ["law", "anatomy"]},
+        {"benchmark": "cmexam", "shots": 0, "only": ["law"], "columns": {"answer": "key"}},
         {"perplexity": "wiki.test", "path": "texts/wiki.test.jsonl", "name": "w"},
     ]
+
+
+def test_chosen_subjects(evaluate: Any, folder: Path) -> None:
+    """`--only` and `--without` are those of a benchmark in a configuration, for the table and for one prompt."""
+    for part, count in (("dev", 1), ("test", 3)):
+        rows = [[f"Law {n}?", "one", "two", "three", "four", "A"] for n in range(count)]
+        table(folder / "two" / part / f"international_law_{part}.csv", *rows)
+        (folder / "two" / part / f"anatomy_{part}.csv").write_bytes(
+            (folder / "mmlu" / part / f"anatomy_{part}.csv").read_bytes()
+        )
+    asked = ("pico", "--path", "two", "--benchmark", "mmlu")
+    chosen = (*asked, "--only", "health", "--only", "international_law", "--without", "anatomy")
+    done = evaluate(*chosen, "-o", "chosen")
+    assert done.code == 0, done.err
+    assert RunDirectory.open(folder / "chosen").answers(0, "mmlu")["subject"] == ["international_law"] * 3
+    assert "mmlu, question 1 of 3: subject international_law, row 1" in evaluate(*chosen, "--show", "1").out
+    evaluate(*asked, "--only", "anatomi").is_mistake(
+        "there is no subject or category 'anatomi'; did you mean 'anatomy'"
+    )
+    evaluate(*asked[:3], "--benchmark", "lm_eval/piqa", "--only", "a").is_mistake("only is not for tasks of lm_eval")
 
 
 def test_names_of_models(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def by_hand(kind: str, frame: pandas.DataFrame) -> dict[tuple[str, str], float]:
     scores = {(name, "accuracy"): accuracy(part) for name, part in each.groupby("categories")}
     scores["all", "accuracy"] = accuracy(frame)
     if kind == "cmexam":
-        assert set(each.categories) <= {"single", "multiple"}
+        assert set(each.categories) <= {"single", "multiple", "clean", "contaminated"}
         golds = frame.gold.value_counts()
         scores["all", "f1"] = scores["all", "f1_macro"] = 0.0
         for letters, support in golds.items():

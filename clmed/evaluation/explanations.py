@@ -4,7 +4,8 @@
 trains it; `reason`: the explanation first and the answer in a last line (`explanation_then_answer`). An answer that
 cannot be read is wrong, and so is none. Explanations are compared character by character, since Chinese has no spaces:
 BLEU-1 and BLEU-4 of the corpus (sacrebleu; Papineni et al. 2002), ROUGE-1, -2 and -L as the mean F over the questions
-(rouge-chinese; Lin 2004), all in [0, 1], over the questions whose file has an explanation; an empty one scores 0.
+(rouge-chinese, which counts equal n-grams of a text once; Lin 2004), all in [0, 1], over the questions whose file has
+an explanation; an empty one scores 0.
 """
 
 import re

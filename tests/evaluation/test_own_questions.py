@@ -67,6 +67,7 @@ def test_answers_are_letters_texts_or_numbers(tmp_path, answers, letters, kind):
         ({"A": "p", "B": "q"}, "B", {}, {"A": "p", "B": "q"}, "B"),
         ("A. p\nB. q\nC. r\nD. s\nE. t\nF. u", "F", {}, dict(zip("ABCDEF", "pqrstu", strict=True)), "F"),
         (["p", "q", "r"], "C,A", {"several": True}, dict(zip("ABC", "pqr", strict=True)), "AC"),
+        (["p", "q", "r"], ["C", "A"], {"several": True}, dict(zip("ABC", "pqr", strict=True)), "AC"),
         (["7", "8", "9"], "8", {"answer_as": "text"}, {"A": "7", "B": "8", "C": "9"}, "B"),
         (["1", "2", "3"], 1, {"answer_as": "index"}, {"A": "1", "B": "2", "C": "3"}, "B"),
         (["same", "same", "other"], "B", {}, {"A": "same", "B": "same", "C": "other"}, "B"),
@@ -81,7 +82,9 @@ def test_choices_in_one_column(tmp_path, choices, answer, columns, options, lett
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"choices": [], "answer": "A"}, "the answer 'A' is no letter of the options|there are no options"),
+        ({"choices": [], "answer": "A"}, "there are no options"),
+        ({"choices": [["p"], ["q"]], "answer": "A"}, r"an option is no text: \['p'\]"),
+        ({"choices": ["p", "q"], "answer": ["A", "C"]}, "the answer 'A,C' is no letter of the options A, B"),
         ({"choices": None, "answer": "A"}, "there are no options"),
         ({"choices": ["p"], "answer": "A"}, "there is only one option"),
         ({"choices": ["p", "q"], "answer": "C"}, "the answer 'C' is no letter of the options A, B"),

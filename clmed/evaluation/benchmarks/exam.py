@@ -137,7 +137,9 @@ def right_letters(value: Any, options: Mapping[str, str]) -> str:
 
 def lettered(cells: Sequence[Any]) -> dict[str, str]:
     """Options without letters: A, B, C, … in their order. Empty ones at the end are options that the question lacks.
-    ValueError for more than 26."""
+    ValueError for more than 26, and for one that is a list or an object."""
+    if nested := [cell for cell in cells if isinstance(cell, list | Mapping)]:
+        raise ValueError(f"an option is no text: {str(nested[0])[:40]}")
     texts = list(map(clean, cells))
     while texts and not texts[-1]:
         texts.pop()

@@ -32,9 +32,8 @@ def own(config: BenchmarkConfig) -> Exam:
         rows = [row for table in tables.values() for row in table]
         options = [_options(place, record, columns.choices) for place, record in rows]
         ways = [columns.answer_as] if columns.answer_as else list(WAYS)
-        answers = read_answers(
-            [place for place, _ in rows], [record[columns.answer] for _, record in rows], options, ways
-        )
+        cells = [_joined(record[columns.answer]) for _, record in rows]
+        answers = read_answers([place for place, _ in rows], cells, options, ways)
         items = iter(zip(options, answers, strict=True))
         return {
             subject: [(place, {**record, READ: next(items)}) for place, record in table]
@@ -64,6 +63,14 @@ def _options(place: str, record: Record, choices: list[str]) -> dict[str, str]:
     """By letter. Raises UserError, with the place."""
     cells: list[Any] = [record[name] for name in choices]
     try:
-        return options_of(cells[0]) if len(cells) == 1 else lettered(cells)
+        options = options_of(cells[0]) if len(cells) == 1 else lettered(cells)
+        if not options:
+            raise ValueError("there are no options")
+        return options
     except ValueError as error:
         raise UserError(f"{place}: {error}; mend the row or delete it.") from error
+
+
+def _joined(answer: Any) -> Any:
+    """["A", "C"] as "A,C"."""
+    return ",".join(map(str, answer)) if isinstance(answer, list) else answer
