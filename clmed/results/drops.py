@@ -50,7 +50,7 @@ def against_base(
     common = {"category": WHOLE, "questions": later[ACCURACY]["questions"]} if "" in losses else {}
     rows = [{**common, "metric": metric, "score": value} for metric, value in found.items()]
     if found and before is not None and after is not None:
-        draws = drawn(before, after, losses, by_subject)
+        draws = drawn(before, after, [*losses], by_subject)
         for row, values in zip(rows, split(draws).values() if draws else (), strict=False):
             row["low"], row["high"] = np.percentile(values, (2.5, 97.5)).tolist()
     if CALIBRATED in losses and "" in losses:
