@@ -60,7 +60,8 @@ def compare(
         notes.append(
             f"of more than {MOST_READ} runs no single answers are read: intervals come from the scores alone, wider"
         )
-    averaged = [b for b in known.values() if is_accuracy(b.metric) and all(b.name in run.scores for run in usable)]
+    shared = [b for b in known.values() if b.comparable and all(b.name in run.scores for run in usable)]
+    averaged = [benchmark for benchmark in shared if is_accuracy(benchmark.metric)]
     primary = _primary(usable, known)
     measure = Measure(against, DRAWS)
     rows, claims = [], []

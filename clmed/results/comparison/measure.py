@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,9 @@ SAME = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """keys: the questions that are compared, None where they are not known; macro: the score is the subjects' mean."""
+    """keys: the questions that are compared, None where they are not known; macro: the score is the subjects' mean;
+    comparable: whether runs may be put beside each other, who were asked some question in common.
+    """
 
     name: str
     role: str
@@ -27,6 +29,7 @@ class Benchmark:
     questions: int
     keys: Texts | None = None
     macro: bool = False
+    comparable: bool = True
 
     @property
     def lower(self) -> bool:
@@ -73,37 +76,38 @@ def benchmarks(runs: Sequence[Read], *, answers: bool) -> tuple[dict[str, Benchm
     notes = []
     for name in dict.fromkeys(name for run in runs for name in run.scores):
         having = [run for run in runs if name in run.scores]
-        rows = having[0].scores[name]
-        row = rows[min(rows)]
-        plain = Benchmark(name=name, role=row["role"], metric=row["metric"], questions=row.get("questions", 0))
         if len(having) < len(runs):
             missing = [run.path.name for run in runs if name not in run.scores]
             notes.append(f"{name} was not measured by {_some(missing)}: it is left out of the averages")
-        kept = {run.path: run.answers(name, 0) for run in having} if answers else {}
-        asked = [each for each in kept.values() if each is not None]
-        if not asked or len(asked) < len(having):
-            if answers:
-                without = [run.path.name for run in having if kept.get(run.path) is None]
-                notes.append(f"{name}: no answers of {_some(without)}; intervals are made from the scores alone, wider")
-            found[name] = plain
-            continue
-        keys = shared([each.keys for each in asked])
-        if not len(keys):
-            notes.append(f"{name}: the runs were asked no question in common (other prompts): it is not compared")
-            found[name] = plain
-            continue
-        if any(len(each) != len(keys) for each in asked):
-            most = max(len(each) for each in asked)
-            notes.append(f"{name}: compared on the {len(keys):,} questions that all runs were asked, of up to {most:,}")
-        macro = _is_macro(asked[0], row["score"])
-        if macro is None:
-            notes.append(f"{name}: its score is no mean over answers; intervals are made from the scores alone")
-            found[name] = plain
-            continue
-        found[name] = Benchmark(
-            name=name, role=row["role"], metric=row["metric"], questions=len(keys), keys=keys, macro=macro
-        )
+        scores = having[0].scores[name]
+        row = scores[min(scores)]
+        found[name] = Benchmark(name=name, role=row["role"], metric=row["metric"], questions=row.get("questions", 0))
+        if answers:
+            found[name], note = _by_question(found[name], having)
+            notes += [f"{name}: {each}" for each in note]
     return found, notes
+
+
+def _by_question(plain: Benchmark, runs: Sequence[Read]) -> tuple[Benchmark, list[str]]:
+    """The benchmark with the questions that all were asked, and notes on what is not as one would wish."""
+    notes = []
+    kept = [(run, found) for run in runs if (found := run.answers(plain.name, 0)) is not None]
+    if len(kept) < len(runs):
+        without = [run.path.name for run in runs if all(run is not other for other, _ in kept)]
+        notes.append(f"no answers of {_some(without)}, whose intervals are made from the scores alone, wider")
+    if not kept:
+        return plain, notes
+    keys = shared([each.keys for _, each in kept])
+    if not len(keys):
+        return replace(plain, comparable=False), [*notes, "the runs were asked no question in common: not compared"]
+    run, asked = kept[0]
+    macro = _is_macro(asked, run.scores[plain.name][0]["score"])
+    if macro is None:
+        return plain, [*notes, "its score is no mean over answers, so intervals are made from the scores alone"]
+    if any(len(each) != len(keys) for _, each in kept):
+        most = max(len(each) for _, each in kept)
+        notes.append(f"compared on the {len(keys):,} questions that all runs were asked, of up to {most:,}")
+    return replace(plain, questions=len(keys), keys=keys, macro=macro), notes
 
 
 class Measure:
@@ -118,7 +122,7 @@ class Measure:
         runs = _measured(group, benchmark)
         if not runs:
             return None
-        pairs = [] if group is self.reference else _pairs(runs, self.reference, benchmark)
+        pairs = [] if group is self.reference or not benchmark.comparable else _pairs(runs, self.reference, benchmark)
         own = {run.path: _curves(run, benchmark) for run in runs}
         other = {run.path: self._reference(run, benchmark) for _, run in pairs}
         if None in own.values() or None in other.values():

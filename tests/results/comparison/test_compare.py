@@ -1,6 +1,7 @@
 """Runs side by side: what is measured, what is refused, what is said of unfinished and damaged runs."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -163,6 +164,9 @@ def test_other_questions_are_compared_on_those_that_all_were_asked(tmp_path):
     apart = answered_run(tmp_path / "apart", name="ewc", first={"mmlu": 1000})
     found = compare([first, apart])
     assert any("mmlu: the runs were asked no question in common" in note for note in found.notes)
+    cell = found.rows[1].cells["mmlu"]
+    assert cell.difference is None and cell.mark == "" and cell.change.known
+    assert found.rows[0].retention.value == pytest.approx(found.rows[0].cells["cmmlu"].change.value)
 
 
 def test_a_benchmark_that_a_run_lacks_is_left_out_of_the_averages(tmp_path):
@@ -204,8 +208,6 @@ def test_unfinished_and_damaged_runs_are_shown_as_such(tmp_path):
 
 
 def test_without_answers_scores_alone_give_wider_intervals(tmp_path, runs):
-    import shutil
-
     with_answers = compare(list(runs)).rows[1].cells["mmlu"]
     for path in runs:
         shutil.rmtree(path / "answers")
@@ -214,6 +216,15 @@ def test_without_answers_scores_alone_give_wider_intervals(tmp_path, runs):
     assert cell.change.value == pytest.approx(with_answers.change.value)
     assert cell.change.high - cell.change.low > with_answers.change.high - with_answers.change.low
     assert any("no answers of" in note for note in found.notes)
+
+
+def test_a_run_without_answers_makes_only_its_own_intervals_wide(tmp_path, runs):
+    before = compare(list(runs)).rows
+    shutil.rmtree(runs[1] / "answers")
+    naive, replay = compare(list(runs)).rows
+    assert naive.cells["mmlu"].change == before[0].cells["mmlu"].change
+    wide, narrow = replay.cells["mmlu"].change, before[1].cells["mmlu"].change
+    assert wide.value == narrow.value and wide.high - wide.low > narrow.high - narrow.low
 
 
 def test_primary_benchmarks_alone_are_tested(tmp_path):
