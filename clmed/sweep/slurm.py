@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from clmed.sweep.local import command
 
 JOBS = "jobs"
 MOST_REQUEUES = 1000
+DAY = 24 * 60  # minutes
 SAVING = 600  # seconds before the time limit at which a job is told to save, and that a run has for it
 
 
@@ -114,7 +115,7 @@ class SlurmJobs:
         requeues = {f"{self._cluster}_max_num_timeout": MOST_REQUEUES}
         executor = submitit.AutoExecutor(self._folder / "%j", cluster=self._cluster, **requeues)
         try:
-            executor.update_parameters(**({"slurm_signal_delay_s": SAVING, "name": "clmed"} | self._options))
+            executor.update_parameters(**parameters(self._options))
         except (NameError, AssertionError, ValueError) as error:
             raise UserError(f"--slurm-option: {' '.join(str(error).split())}") from None
         return executor
@@ -129,6 +130,14 @@ class SlurmJobs:
             partial.write_bytes(pickle.dumps(job))
             partial.replace(known)
         return SlurmJob(job, log)
+
+
+def parameters(options: Mapping[str, Any]) -> dict[str, Any]:
+    """For submitit: a day's limit unless another is given; a warning before it, at three quarters at the earliest."""
+    chosen = {"name": "clmed", "timeout_min": DAY, **options}
+    minutes = chosen.get("slurm_time", chosen["timeout_min"])
+    delay = min(SAVING, 15 * minutes) if isinstance(minutes, int) else SAVING
+    return {"slurm_signal_delay_s": delay, **chosen}
 
 
 def _load(file: Path) -> Any:

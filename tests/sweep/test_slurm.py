@@ -10,7 +10,7 @@ import pytest
 from clmed.config import dump, load
 from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory
-from clmed.sweep.slurm import SlurmJobs
+from clmed.sweep.slurm import SlurmJobs, parameters
 from tests.command import write_tiny
 
 submitit = pytest.importorskip("submitit")
@@ -52,6 +52,14 @@ def test_a_run_that_fails_is_no_job_that_fails(tmp_path: Path) -> None:
 def test_options_that_submitit_does_not_know(tmp_path: Path, option: str) -> None:
     with pytest.raises(UserError, match="--slurm-option"):
         SlurmJobs(tmp_path, 1, [option], cluster="local").start(tmp_path / "e", tmp_path / "run", tmp_path / "log")
+
+
+def test_a_job_is_warned_in_time_and_not_at_its_start() -> None:
+    """Ten minutes before the end of five, which are submitit's default, would be at once: requeued for ever."""
+    assert parameters({})["timeout_min"] == 1440 and parameters({})["slurm_signal_delay_s"] == 600
+    assert parameters({"timeout_min": 5})["slurm_signal_delay_s"] == 75
+    assert parameters({"slurm_time": 8})["slurm_signal_delay_s"] == 120
+    assert parameters({"slurm_signal_delay_s": 30, "slurm_time": "2-00:00:00"})["slurm_signal_delay_s"] == 30
 
 
 def test_where_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,14 @@ def test_a_folder_of_another_tuning(folder: Path) -> None:
         tune(make("trials=2"), Invented(), lambda text: None)
 
 
+def test_the_tuning_that_comes_with_clmed(tmp_path: Path) -> None:
+    file = Path(__file__).parent.parent.parent / "experiments" / "tuning.yaml"
+    tuning = Tuning(load_tuning(file), file, tmp_path / "out")
+    assert [each.name for each in tuning.contenders] == ["naive", "replay", "ewc"] and len(tuning.points) == 12
+    costs = [flops(point.config) / tuning.budget for point in tuning.points]
+    assert max(costs) == pytest.approx(1, rel=1e-4) == min(costs)
+
+
 def test_the_command_tells_mistakes(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     in_process(capfd, "tune", "nowhere.yaml").is_mistake("nowhere.yaml: no such file")
     in_process(capfd, "tune", "tuning.yaml", "trials=x").is_mistake("trials: must be a whole number")
