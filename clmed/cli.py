@@ -222,19 +222,37 @@ def evaluate(
 
 @commands.command()
 @click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
-@click.option("-o", "--output", type=FILE, help="The folder for the figures.")
-def plot(runs: tuple[Path, ...], output: Path | None) -> None:
+@click.option("-o", "--output", type=FILE, help="The folder; RUN/figures, for several runs figures/, by default.")
+@click.option("--only", metavar="NAME,...", help="Only these figures.")
+@click.option("--format", "formats", metavar="NAME,...", default="png,svg", help="png, svg or pdf; png,svg by default.")
+def plot(runs: tuple[Path, ...], output: Path | None, only: str | None, formats: str) -> None:
     """Draw the figures of one run, or of several in comparison.
+
+    \b
+    forgetting   each benchmark's score over the domain tokens; with three seeds or more the 95 % band
+    plane        gain and retention of each method, the Pareto front, and what needs no method (two methods or more)
+    heatmap      the change by category and subject, worst first
+    training     the loss of each source, and the learning rate
+    mixture      the share of each source
+
+    Runs of one `name` with different seeds are one method. What the runs do not allow is left out. A figure's panels
+    are as wide as a column in print (3.3 in) and keep their size there.
 
     \b
     Examples:
       clmed plot runs/naive
       clmed plot runs/naive runs/replay runs/ewc -o figures
+      clmed plot runs/trivial-* runs/replay-* --only plane,forgetting --format pdf
     """
     from clmed.results import plots
 
-    for path in plots.plot_runs(list(runs), output):
+    for path in plots.plot_runs(list(runs), output, _names(only), _names(formats)):
         click.echo(path)
+
+
+def _names(text: str | None) -> list[str]:
+    """`a,b` -> its parts."""
+    return [name for name in (text or "").replace(" ", "").split(",") if name]
 
 
 @commands.command()

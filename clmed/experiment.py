@@ -317,6 +317,6 @@ def _tell(directory: RunDirectory, voice: Voice, seconds: float) -> None:
     if rows:
         voice.say(score_table(rows))
         voice.say("\n".join(filter(None, [summary(rows), *drops(rows)])))
-        figures = plot_runs([directory.path])
+        figures = plot_runs([directory.path], only=["forgetting"])
         voice.say(f"\ncurves   {', '.join(map(str, figures))}")
     voice.say(f"model    {directory.model}\nresults  {directory.path} (done in {duration(seconds)})")

@@ -177,13 +177,13 @@ def test_threads_do_not_spin_unless_asked_to(
 def test_plot_prints_what_it_draws(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from clmed import results
 
-    def plot_runs(runs: list[Path], out: Path | None) -> list[Path]:
-        return [out / run.name for run in runs] if out else runs
+    def plot_runs(runs: list[Path], out: Path | None, only: list[str], formats: list[str]) -> list[Path]:
+        return [out / f"{name}.{format}" for name in only for format in formats] if out else runs
 
     stand_in(monkeypatch, results, "plots", plot_runs=plot_runs)
-    assert run_main(monkeypatch, "plot", "runs/a", "runs/b", "-o", "figures") == 0
+    assert run_main(monkeypatch, "plot", "runs/a", "-o", "x", "--only", "plane,mixture", "--format", "pdf") == 0
     assert run_main(monkeypatch, "plot", "runs/a") == 0
-    assert capsys.readouterr().out.splitlines() == ["figures/a", "figures/b", "runs/a"]
+    assert capsys.readouterr().out.splitlines() == ["x/plane.pdf", "x/mixture.pdf", "runs/a"]
 
 
 def test_stopped_by_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

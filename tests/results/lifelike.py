@@ -37,3 +37,17 @@ def lifelike_rows(*, seed=0, keeps=0.0, stream=STREAM, benchmarks=BENCHMARKS, un
                     | {"questions": 500, "seconds": 2.0, "train_seconds": trained / 1e4, "final": final}
                 )
     return rows
+
+
+def training_rows(*, seed=0, stream=STREAM, sources=(("texts", "qa"), ("exam",)), shares=None, steps=120) -> list[dict]:
+    """Rows of train.jsonl: losses that fall, a source's share as given (equal by default), `steps` an experience."""
+    noise, rows, before = random.Random(seed), [], 0
+    for (name, _, size), names in zip(stream, sources, strict=True):
+        for step in range(1, steps + 1):
+            row = {"experience": name, "step": step, "tokens": before + size * step // steps, "lr": 1e-3 * step / steps}
+            for number, source in enumerate(names):
+                row[f"loss/{source}"] = 3 * math.exp(-step / steps) + number + noise.gauss(0, 0.1)
+                row[f"share/{source}"] = (shares or {}).get(source, 1 / len(names))
+            rows.append(row)
+        before += size
+    return rows

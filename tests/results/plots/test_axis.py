@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from clmed.results.axis import TokenAxis, spread
+from clmed.results.plots.axis import TokenAxis, spread
 
 
 def test_labels_that_have_room_stay_where_they_are():

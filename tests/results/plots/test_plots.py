@@ -11,8 +11,7 @@ import pytest
 from lifelike import BENCHMARKS
 
 from clmed.errors import UserError
-from clmed.results import fonts
-from clmed.results.plots import plot_runs
+from clmed.results.plots import figures, fonts, plot_runs
 from clmed.results.rundir import RunDirectory
 
 
@@ -26,7 +25,7 @@ def colours(svg: Path) -> set[str]:
 
 def test_one_run_is_drawn_into_its_own_folder(make_run, tmp_path):
     run = make_run(tmp_path / "naive")
-    png, svg = plot_runs([run])
+    png, svg = plot_runs([run], only=["forgetting"])
     assert png == run / "figures" / "forgetting.png" and svg.exists()
     assert png.read_bytes().startswith(b"\x89PNG")
     words = texts(svg)
@@ -47,7 +46,7 @@ def test_several_runs_go_to_the_current_directory_and_seeds_share_a_label(make_r
     monkeypatch.chdir(tmp_path)
     runs = [make_run(tmp_path / f"naive-{seed}", seed=seed) for seed in range(3)]
     runs.append(make_run(tmp_path / "ewc", "ewc", seed=0, keeps=0.5))
-    files = plot_runs(runs)
+    files = plot_runs(runs, only=["forgetting"])
     assert files == [Path("figures/forgetting.png"), Path("figures/forgetting.svg")]
     words = texts(files[1])
     assert words.count("ewc") == len(BENCHMARKS)
@@ -59,14 +58,14 @@ def test_several_runs_go_to_the_current_directory_and_seeds_share_a_label(make_r
 
 def test_runs_of_one_name_and_seed_are_told_apart_by_their_paths(make_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = texts(plot_runs([make_run(Path(name)) for name in ("x5", "x10")], tmp_path)[1])
+    words = texts(plot_runs([make_run(Path(name)) for name in ("x5", "x10")], tmp_path, only=["forgetting"])[1])
     assert "x5" in words and "x10" in words and "naive" not in words
 
 
 @pytest.mark.parametrize(("state", "shown"), [("running", "unfinished"), ("stopped", "stopped"), ("complete", None)])
 def test_a_run_that_is_not_complete_says_so(make_run, tmp_path, state, shown):
     run = make_run(tmp_path / "a", "a", state=state, unmeasured=2)
-    words = " ".join(texts(plot_runs([run])[1]))
+    words = " ".join(texts(plot_runs([run], only=["forgetting"])[1]))
     assert ("unfinished" in words, "stopped" in words) == (shown == "unfinished", shown == "stopped")
 
 
@@ -78,25 +77,25 @@ def test_scores_that_are_not_finite_are_left_out(make_run, tmp_path):
         if row["metric"] == "nats_per_token":
             row["score"] = float("nan") if row["point"] else 2.0
     RunDirectory.open(run).add_results(rows)
-    assert "general_perplexity" in texts(plot_runs([run])[1])
+    assert "general_perplexity" in texts(plot_runs([run], only=["forgetting"])[1])
 
 
 def test_the_names_of_many_experiences_become_numbers_with_a_footer(make_run, tmp_path):
     stream = [(f"medical-textbooks-{number}", 1, 100_000) for number in range(6)]
-    words = texts(plot_runs([make_run(tmp_path / "many", stream=stream)])[1])
+    words = texts(plot_runs([make_run(tmp_path / "many", stream=stream)], only=["forgetting"])[1])
     assert "6" in words
     assert any("6 medical-textbooks-5" in word for word in words)
 
 
 def test_a_short_second_experience_is_given_its_own_scale(make_run, tmp_path):
     stream = (("pretraining", 3, 2_250_000_000), ("finetuning", 1, 10_000_000))
-    words = texts(plot_runs([make_run(tmp_path / "paper", stream=stream)])[1])
+    words = texts(plot_runs([make_run(tmp_path / "paper", stream=stream)], only=["forgetting"])[1])
     assert "domain tokens (one scale per experience)" in words
     assert {"750M", "1.5B", "2.25B", "2.26B"} <= set(words)
 
 
 def test_dollars_in_a_name_are_not_mathematics(make_run, tmp_path):
-    assert "a$b$" in " ".join(texts(plot_runs([make_run(tmp_path / "x", "a$b$")])[1]))
+    assert "a$b$" in " ".join(texts(plot_runs([make_run(tmp_path / "x", "a$b$")], only=["forgetting"])[1]))
 
 
 def test_nothing_to_plot_is_an_error(tmp_path, make_run):
@@ -142,20 +141,9 @@ def test_a_font_is_used_only_if_it_holds_the_characters(monkeypatch):
 
 
 def test_labels_of_many_runs_neither_overlap_nor_leave_the_page(make_run, tmp_path):
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from clmed.results import plots
-    from clmed.results.curves import Run, groups
-
     names = [f"replay-of-share-{number:02d}-seed" for number in range(14)]
-    runs = [Run(path=make_run(tmp_path / name, name, seed=index)) for index, name in enumerate(names)]
-    with matplotlib.rc_context({"font.size": plots.SMALL}):
-        figure = Figure(dpi=200)
-        canvas = FigureCanvasAgg(figure)
-        plots._draw(figure, runs, groups(runs))
-    page, renderer = figure.bbox, canvas.get_renderer()
+    figure = figures([make_run(tmp_path / name, name, seed=index) for index, name in enumerate(names)])["forgetting"]()
+    page, renderer = figure.bbox, figure.canvas.get_renderer()
     for axes in figure.axes:
         labels = [text for text in axes.texts if "share" in text.get_text() or text.get_text() == "base"]
         boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: box.y0)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,14 @@ def han_fonts(text: str) -> list[str]:
             names = [entry.name for entry in font_manager.fontManager.ttflist[known:]]
             # One file may hold the Japanese, Korean and Chinese forms of the characters.
             return [next((name for name in names if name.endswith((" SC", " CN"))), names[0])]
+    tell_of_none()
+    return []
+
+
+@cache
+def tell_of_none() -> None:
+    """Once is enough for all figures."""
     log.warning(
         "The labels hold Chinese characters and this machine has no font for them: they appear as boxes. "
         "Install one (Debian, Ubuntu: apt install fonts-noto-cjk) and plot again."
     )
-    return []
