@@ -104,7 +104,7 @@ def write(markdown: str) -> None:
 
 def draw(seed: int) -> None:
     """The forgetting curves of one seed, beside the page."""
-    drawn = plot_runs([RUNS / f"{strategy}-{seed}" for strategy in STRATEGIES], PAGE.parent)
+    drawn = plot_runs([RUNS / f"{s}-{seed}" for s in STRATEGIES], PAGE.parent, only=["forgetting"])
     for figure in drawn:
         figure.replace(PAGE.with_name(f"synthetic-miniworld{figure.suffix}"))
 
