@@ -97,7 +97,7 @@ class Frame:
         place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         for end, y_end, y in zip(ends, wanted, spread(wanted, heights, -BELOW / self.height, 1.0), strict=True):
             x_end = 1.0 if end.x is None else self.axis.fraction(end.x) + 0.03 / self.inner
-            hair = {"linewidth": 0.4, "color": end.colour, "zorder": 2}
+            hair: dict[str, Any] = {"linewidth": 0.4, "color": end.colour, "zorder": 2}
             # From far away a hair line would look like a curve.
             if x_end > 0.5:
                 axes.plot([x_end, x_text - 0.02 / self.inner], [y_end, y], **hair, **place)

@@ -162,10 +162,12 @@ def _stairs(line: Sequence[Point], left: float, bottom: float) -> tuple[list[flo
 
 
 def _limit(axes: Axes, points: Sequence[Point]) -> None:
-    for values, limit in zip(zip(*points, strict=True), (axes.set_xlim, axes.set_ylim), strict=True):
+    limits = []
+    for values in zip(*points, strict=True):
         low, high = min(values), max(values)
         middle, half = (low + high) / 2, max(high - low, LEAST) / 2
-        limit(middle - 1.12 * half, middle + 1.12 * half)
+        limits.append((middle - 1.12 * half, middle + 1.12 * half))
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _draw_legend(figure: Figure, kinds: Sequence[str], between: bool) -> float:
