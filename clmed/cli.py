@@ -9,7 +9,7 @@ import click
 
 from clmed import __version__
 from clmed.errors import LostRankError, StoppedError, UserError
-from clmed.results_commands import compare
+from clmed.results_commands import compare, report
 from clmed.strategy_commands import strategies
 from clmed.sweep_commands import sweep, tune
 
@@ -45,6 +45,7 @@ def commands() -> None:
       clmed run experiments/replay.yaml
       clmed compare runs/naive runs/replay       the two in a table, with intervals
       clmed plot runs/naive runs/replay          the two in a figure
+      clmed report runs/naive runs/replay        all about them in one web page
 
     \b
     On several processes (FSDP):
@@ -56,6 +57,7 @@ commands.add_command(strategies)
 commands.add_command(sweep)
 commands.add_command(tune)
 commands.add_command(compare)
+commands.add_command(report)
 
 
 @commands.command()

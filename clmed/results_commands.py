@@ -1,4 +1,4 @@
-"""Commands that read finished or unfinished runs: `clmed compare`."""
+"""Commands that read finished or unfinished runs: `clmed compare`, `clmed report`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,6 +73,28 @@ def compare(
         from rich.console import Console
 
         Console(highlight=False).print(*formats.terminal(found), sep="\n")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
+@click.option("-o", "--output", type=FILE, help="The HTML file; RUN/report.html for one run, else report.html.")
+def report(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Write all that is known of one run, or of several in comparison, as one web page.
+
+    RUN is the folder of a run, or a folder that holds runs. The page needs nothing else: mail it, or open it from the
+    disk. It says what was gained and lost, with intervals, which categories and questions were forgotten, what the runs
+    were trained on, what they cost, and in which settings they differ. Columns sort, tables filter. Runs that are
+    still going, were killed or are damaged are shown as such. docs/report.md describes the sections.
+
+    \b
+    Examples:
+      clmed report runs/replay
+      clmed report runs/naive runs/replay runs/ewc -o report.html
+      clmed report runs -o report.html
+    """
+    from clmed.results.report.render import write_report
+
+    click.echo(write_report(runs, output))
 
 
 def _bar(items: Sequence[T], what: str) -> Iterable[T]:

@@ -1,0 +1,129 @@
+"""What the page says, from the runs: a summary, and sections of tables and figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clmed.errors import UserError
+from clmed.results.comparison import Comparison, compare
+from clmed.results.comparison.groups import by_strategy
+from clmed.results.comparison.reading import find, read
+from clmed.results.metrics import is_accuracy
+from clmed.results.report import facts, losses, scores
+from clmed.results.report.runs import STATES, ReportedRun, labels
+from clmed.results.report.summary import sentences
+from clmed.results.report.tables import Table
+from clmed.results.report.words import WORDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """details: heading and text of what is folded away; words: and what they mean."""
+
+    name: str
+    heading: str
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    details: Sequence[tuple[str, str]] = ()
+    words: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    label: str
+    state: str
+    told: str
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    title: str
+    summary: Sequence[str]
+    runs: Sequence[RunLine]
+    sections: Sequence[Section]
+
+
+def make_page(paths: Sequence[Path]) -> Page:
+    """Raises UserError where a path is no run, or none of the runs has results."""
+    runs = [ReportedRun.open(path) for path in find(paths)]
+    named = dict(zip(labels(runs), runs, strict=True))
+    measured = {label: run for label, run in named.items() if run.rows}
+    if not measured:
+        raise UserError(_nothing_to_report(runs))
+    compared = _compare(list(measured.values()))
+    sections = _sections(measured, compared)
+    lines = [_line(label, run) for label, run in named.items()]  # last: problems are found by reading
+    title = next(iter(named)) if len(named) == 1 else f"{len(named)} runs compared"
+    return Page(title=title, summary=sentences(compared), runs=lines, sections=sections)
+
+
+def _compare(runs: Sequence[ReportedRun]) -> Comparison:
+    """By strategy where some strategy has several seeds, else run by run."""
+    paths = [run.path for run in runs]
+    several = any(len(group.runs) > 1 for group in by_strategy([read(path) for path in paths]))
+    return compare(paths, by="strategy" if several else "run", allow_mismatch=True)
+
+
+def _nothing_to_report(runs: Sequence[ReportedRun]) -> str:
+    first = runs[0]
+    why = first.problems[0] if first.problems else f"it is {first.state}"
+    whose = f"{first.path} holds no results yet" if len(runs) == 1 else f"None of the {len(runs)} runs holds results"
+    return f"{whose} ({why}); report it after its first measurement, or go on with the same `clmed run` command."
+
+
+def _line(label: str, run: ReportedRun) -> RunLine:
+    told = [f"strategy {run.strategy}, seed {run.seed}"]
+    told.append(f"measured {run.last} times since the base model" if run.rows else "no results yet")
+    if STATES[run.state]:
+        told.append(STATES[run.state] + (f" ({run.reason})" if run.reason else ""))
+    return RunLine(label=label, state=run.state, told="; ".join(told), problems=list(dict.fromkeys(run.problems)))
+
+
+def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Section]:
+    by_path = {run.path: run for run in named.values()}
+    members = {row.label: [by_path[path] for path in row.runs] for row in compared.rows}
+    exams = _exams(compared)
+    sections = [
+        Section(
+            name="scores",
+            heading="Gained and lost",
+            tables=[
+                *([scores.overview(compared)] if len(members) > 1 else []),
+                scores.benchmark_table(compared, members),
+                scores.point_table(compared, named),
+            ],
+            notes=compared.notes,
+        ),
+        Section(name="categories", heading="What lost most", tables=_present(losses.category_table(compared, members))),
+        Section(
+            name="flips",
+            heading="Forgotten questions",
+            tables=_present(losses.lost_and_won(named, exams), losses.flip_table(members, exams)),
+        ),
+        Section(name="mixture", heading="Mixture as trained", tables=_present(facts.mixture(named))),
+        Section(name="cost", heading="Cost", tables=[facts.cost(named)]),
+        Section(
+            name="configuration",
+            heading="Configuration" if len(named) == 1 else "Differences of configuration",
+            tables=_present(facts.configurations(named)),
+            details=[
+                (f"The whole configuration of {one}", facts.configuration_text(run)) for one, run in named.items()
+            ],
+        ),
+        Section(name="environment", heading="Environment", tables=_present(facts.environments(named))),
+        Section(name="words", heading="Words", words=WORDS),
+    ]
+    return [each for each in sections if each.tables or each.details or each.words]
+
+
+def _exams(compared: Comparison) -> list[str]:
+    """The benchmarks in accuracy, what is to be retained first."""
+    cells = {name: row.cells[name] for row in compared.rows for name in compared.benchmarks if name in row.cells}
+    role: dict[str, Literal[0, 1]] = {name: 0 if cell.role == "retention" else 1 for name, cell in cells.items()}
+    return sorted((name for name, cell in cells.items() if is_accuracy(cell.metric)), key=lambda name: role[name])
+
+
+def _present(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
