@@ -9,7 +9,7 @@ import click
 
 from clmed import __version__
 from clmed.errors import LostRankError, StoppedError, UserError
-from clmed.results_commands import compare, report
+from clmed.results_commands import compare, diagnose, report, watch
 from clmed.strategy_commands import strategies
 from clmed.sweep_commands import sweep, tune
 
@@ -43,7 +43,9 @@ def commands() -> None:
       clmed plan experiments/replay.yaml         what it needs, and whether that fits
       clmed run experiments/naive.yaml           train and measure; writes runs/naive/
       clmed run experiments/replay.yaml
+      clmed watch runs/replay                    follow it, from another terminal
       clmed compare runs/naive runs/replay       the two in a table, with intervals
+      clmed diagnose runs/naive                  what went wrong, and a change to try
       clmed plot runs/naive runs/replay          the two in a figure
       clmed report runs/naive runs/replay        all about them in one web page
 
@@ -53,11 +55,8 @@ def commands() -> None:
     """
 
 
-commands.add_command(strategies)
-commands.add_command(sweep)
-commands.add_command(tune)
-commands.add_command(compare)
-commands.add_command(report)
+for _command in (strategies, sweep, tune, compare, diagnose, report, watch):
+    commands.add_command(_command)
 
 
 @commands.command()

@@ -20,6 +20,7 @@ from clmed.errors import UserError
 from clmed.evaluation.contamination import asked, asked_by_tasks, contaminated, whole_exams
 from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks, most_tokens
+from clmed.evaluation.familiarity import familiarity
 from clmed.evaluation.floors import Floors
 from clmed.evaluation.trackers import TrainingValues, trackers
 from clmed.lifetime import asked_to_stop, recorded, versions
@@ -120,7 +121,9 @@ def _run(
         structure = Structure(model, strategies, world, config.training)
         structure.refuse_impossible([experience.phase for experience in scenario.streams["train"]])
         speed = seconds_per_token(model, scenario.streams["train"][0].batches)
-    voice.say(_plan(config, model, scenario.streams["train"], world, speed, dropped).table())
+    plan = _plan(config, model, scenario.streams["train"], world, speed, dropped)
+    voice.say(plan.table())
+    begin = (start.counters.get("tokens", 0), start.point.number) if start is not None else (0, 0)
     for line in corpus.packed():
         voice.say(line)
 
@@ -191,6 +194,10 @@ def _run(
         if fresh:
             found, start = _begun_elsewhere(keys, start, trainer, world, directory, checkpoints, voice)
         on_first_rank(world, lambda: register(keys, directory, fresh=fresh))
+        on_first_rank(world, lambda: directory.set_plan(plan.record(*begin)))
+        if first_rank_says(world, not directory.sources()):
+            known = familiarity(model, corpus, batch_tokens=config.evaluation.batch_tokens)
+            on_first_rank(world, lambda: directory.set_sources(known))
         torch.manual_seed(1000 * config.seed + world.rank)  # for models with dropout
         try:
             with trackers(config, directory, world.main) as loggers:

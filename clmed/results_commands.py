@@ -1,4 +1,4 @@
-"""Commands that read finished or unfinished runs: `clmed compare`, `clmed report`."""
+"""Commands that read finished or unfinished runs: `clmed compare`, `diagnose`, `report`, `watch`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -104,3 +104,54 @@ def _bar(items: Sequence[T], what: str) -> Iterable[T]:
 
     console = Console(stderr=True)
     return track(items, what, console=console, transient=True, disable=not console.is_terminal or len(items) < 20)
+
+
+@click.command()
+@click.argument("run", type=FILE)
+def diagnose(run: Path) -> None:
+    """Look for what went wrong in RUN, and say which change of its configuration to try.
+
+    Four signatures, each with its numbers and their 95 % intervals: the base does not know the domain's language; a
+    source stays far from anything it knows; the loss on the domain falls but the exam hardly rises; general ability
+    is lost (in which categories, and where in the stream). What chance explains is not told. docs/diagnosing.md has
+    the rules.
+
+    \b
+    Examples:
+      clmed diagnose runs/naive
+      clmed run try.yaml                         the change that it proposes, saved to a file
+    """
+    from rich.console import Console
+
+    from clmed.results.diagnosis import blind_spots, shown
+    from clmed.results.diagnosis import diagnose as findings_of
+
+    console = Console(highlight=False)
+    for part in shown.renderables(run, findings_of(run), blind_spots(run)):
+        console.print(part)
+
+
+@click.command()
+@click.argument("run", type=FILE)
+@click.option("--once", is_flag=True, help="Print what is known now, and end.")
+def watch(run: Path, once: bool) -> None:
+    """Follow RUN while it goes on: place in the stream, speed, time left, losses, last scores, floors that are crossed.
+
+    Only the run's directory is read, so it may lie on a disk that another machine writes. A run that has not made its
+    directory yet is waited for. Ctrl-C ends the watching, not the run.
+
+    The exit code says how the run ended: 0 complete, 75 stopped (the same command goes on from there), 1 killed. With
+    --once it is 0 for a run that is still going.
+
+    \b
+    Examples:
+      clmed watch runs/replay
+      clmed watch /shared/runs/13b --once
+      clmed watch runs/replay && clmed report runs/replay
+    """
+    from rich.console import Console
+
+    from clmed.watching import once as look_once
+    from clmed.watching import until_over
+
+    raise SystemExit(look_once(run, Console()) if once else until_over(run, Console()))

@@ -23,7 +23,7 @@ FLOORS = [
     {"clmed.live", "clmed.logits", "clmed.shards", "clmed.strategy", "clmed.voice"},
     {"clmed.adapters", "clmed.stream", "clmed.subspace", "clmed.synthesis"},
     {"clmed.evaluation", "clmed.training"},
-    {"clmed.lifetime", "clmed.lineage", "clmed.validation", "strategies"},
+    {"clmed.lifetime", "clmed.lineage", "clmed.validation", "clmed.watching", "strategies"},
     {"clmed.experiment", "clmed.inspection"},
     {"clmed.benchmark_options", "clmed.evaluate", "clmed.results_commands", "clmed.strategy_commands"},
     {"clmed.sweep"},
@@ -36,7 +36,7 @@ FLOORS = [
 UPWARD = {("clmed.config.loading", "clmed.data.miniworld")}
 LIGHT = (
     "clmed.cli", "clmed.strategy_commands", "clmed.config", "clmed.validation", "clmed.catalogue", "clmed.results",
-    "clmed.planning", "clmed.results_commands", "clmed.sweep", "clmed.tuning",
+    "clmed.planning", "clmed.results_commands", "clmed.sweep", "clmed.tuning", "clmed.watching",
 )  # fmt: skip
 HEAVY = {"torch", "avalanche", "transformers", "datasets", "accelerate", "matplotlib", "sklearn"}
 

@@ -51,7 +51,7 @@ def test_a_run_leaves_exactly_these_files(run: RunDirectory) -> None:
     pretrained = sum(row["experience"] == "pretraining" for row in run.training())
     ends = [f"{pretrained:08d}-1", f"{len(run.training()):08d}-2"]
     assert files(run.path).keys() == {
-        *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "log.txt"),
+        *("config.yaml", "environment.json", "status.json", "sources.json", "train.jsonl", "results.jsonl", "log.txt"),
         *answers,
         *checkpoint_files(*ends),
         *(f"model/{name}.json" for name in model),

@@ -63,7 +63,8 @@ def _is_interrupted(run: Path) -> None:
     directory = RunDirectory.open(run)
     assert (directory.status()["state"], directory.status()["reason"]) == ("stopped", "interrupted")
     assert {name.split("/")[0] for name in files(run)} - {"checkpoints"} == {
-        *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
+        *("config.yaml", "environment.json", "status.json", "sources.json", "train.jsonl", "results.jsonl", "answers"),
+        "log.txt",
     }
     assert all((checkpoint / "manifest.json").exists() for checkpoint in directory.checkpoints.glob("*"))
     assert not list(directory.checkpoints.glob(".*"))
@@ -151,7 +152,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 @pytest.mark.parametrize(
     ("kilobytes", "culprit", "ended", "going_on"),
     [
-        (24, "/answers/0", 0, ""),  # the results of the base
+        (28, "/answers/0", 0, ""),  # the results of the base
         (240, "/checkpoints/00000006-1", 1, "starts again"),
         (500, "/checkpoints/00000009-2", 2, "goes on from 00000006-1"),
         (740, "", 2, ""),  # the model
@@ -178,7 +179,8 @@ def test_a_full_disk(
     written = files(folder).keys()
     assert {name for name in written if name.startswith("checkpoints/")} == checkpoint_files(*checkpoints)
     assert {name.split("/")[0] for name in written} - {"checkpoints"} <= {
-        *("config.yaml", "environment.json", "status.json", "train.jsonl", "results.jsonl", "answers", "log.txt")
+        *("config.yaml", "environment.json", "status.json", "sources.json", "train.jsonl", "results.jsonl", "answers"),
+        "log.txt",
     }
     if not ended:
         assert not run.training()

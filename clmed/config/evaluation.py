@@ -98,7 +98,7 @@ class BenchmarkConfig(Section):
         """What is written down must load again equal: a task that says how many shots it shows has none written."""
         fields: dict[str, Any] = written(self)
         if self.given_shots is None:
-            del fields["shots"]
+            fields.pop("shots", None)
         return fields
 
     @model_validator(mode="after")

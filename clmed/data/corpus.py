@@ -97,6 +97,12 @@ class Corpus:
             self._rows[name, part] = Rows.of(prepare(name, self.sources[name], self.paths[name], part, **arguments))
         return self._rows[name, part]
 
+    def in_use(self) -> dict[str, Rows]:
+        """The rows of every source taken so far: its held-out part if that was taken, else what is trained on."""
+        order = ("fisher", "train", "heldout")  # the last one stays
+        parts = sorted(self._rows.items(), key=lambda item: order.index(item[0][1]))
+        return {name: rows for (name, _), rows in parts}
+
     def packed(self) -> Iterator[str]:
         """How full the rows are, a line for each source trained on so far whose documents are kept whole."""
         for (name, part), rows in self._rows.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -40,6 +41,16 @@ class Plan:
     def build_seconds(self) -> float:
         """Expected for the base model, which one process makes alone."""
         return self.build_tokens * self.seconds_per_token
+
+    def record(self, tokens: int, point: int) -> list[dict[str, Any]]:
+        """The experiences for the run's status: each with its steps, its domain tokens, how many were trained before it
+        begins, how many points it measures, and the number of the first. tokens, point: where the run begins."""
+        found = []
+        for phase in self.phases:
+            of_phase = {"steps": phase.steps, "tokens": phase.domain_tokens, "points": phase.points}
+            found.append({"name": phase.name, **of_phase, "begin": tokens, "first_point": point + 1})
+            tokens, point = tokens + phase.domain_tokens, point + phase.points
+        return found
 
     def table(self) -> Table:
         """The plan for people."""

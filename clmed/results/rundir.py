@@ -1,6 +1,7 @@
 """The run directory: the only place that knows its file names.
 
-    config.yaml  environment.json  status.json  train.jsonl  results.jsonl  answers/<point>/<benchmark>.parquet
+    config.yaml  environment.json  status.json  sources.json  train.jsonl  results.jsonl
+    answers/<point>/<benchmark>.parquet
     variants.jsonl (like results.jsonl: weights measured beside the run's own, each row with what they are)
     checkpoints/  model/  exports/<point>/  figures/  report.html  log.txt  tensorboard/  wandb/
 
@@ -30,6 +31,7 @@ Row = dict[str, Any]
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 STATUS = "status.json"
+SOURCES = "sources.json"
 TRAIN = "train.jsonl"
 RESULTS = "results.jsonl"
 VARIANTS = "variants.jsonl"
@@ -44,8 +46,8 @@ WANDB = "wandb"
 LOG = "log.txt"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
-    CONFIG, ENVIRONMENT, TRAIN, RESULTS, VARIANTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT, TENSORBOARD,
-    WANDB, LOG, STATUS,
+    CONFIG, ENVIRONMENT, SOURCES, TRAIN, RESULTS, VARIANTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT,
+    TENSORBOARD, WANDB, LOG, STATUS,
 )  # fmt: skip
 
 
@@ -176,7 +178,8 @@ class RunDirectory:
         return read_json(self.path / ENVIRONMENT)
 
     def status(self) -> dict[str, Any]:
-        """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration; lineage."""
+        """state: running (or killed), complete or stopped; reason: why; fingerprint: of the configuration; lineage;
+        plan."""
         return json.loads((self.path / STATUS).read_bytes())
 
     def state(self) -> Literal["running", "killed", "complete", "stopped"]:
@@ -192,6 +195,18 @@ class RunDirectory:
     def set_lineage(self, keys: Sequence[str]) -> None:
         """Note in the status what the run's experiences are known by (clmed/lineage.py)."""
         write_json(self.path / STATUS, {**self.status(), "lineage": list(keys)})
+
+    def set_plan(self, plan: Sequence[Mapping[str, Any]]) -> None:
+        """Note in the status what is to come, an entry an experience (clmed/planning/outline.py)."""
+        write_json(self.path / STATUS, {**self.status(), "plan": list(plan)})
+
+    def set_sources(self, sources: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note what the model to start with makes of each source (clmed/evaluation/familiarity.py)."""
+        write_json(self.path / SOURCES, sources)
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """What was noted; empty if nothing was yet."""
+        return read_json(self.path / SOURCES)
 
     def add_results(self, rows: Iterable[Mapping[str, Any]], file: str = RESULTS) -> None:
         """Append measured scores (file: or those of VARIANTS); the rows given at once are written at once."""
