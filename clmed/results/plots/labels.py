@@ -73,9 +73,10 @@ class _Plane:
 
         Nearby it is off the lines that are drawn; if it can be, the line to it passes over no other spot.
         """
-        tries = [(distance, True, drawn) for distance in DISTANCES if distance <= SHY]
-        tries += [(distance, polite, drawn[:0]) for polite in (True, False) for distance in DISTANCES]
-        for distance, polite, shy in tries:
+        near = [distance for distance in DISTANCES if distance <= SHY]
+        far = [distance for distance in DISTANCES if distance > SHY]
+        choices = ((near, True, drawn), (near, True, drawn[:0]), (far, True, drawn), (DISTANCES, False, drawn[:0]))
+        for distance, polite, shy in ((d, polite, shy) for distances, polite, shy in choices for d in distances):
             for way in WAYS:
                 centre = own + way * (distance + half)
                 low, high = centre - half, centre + half

@@ -37,20 +37,23 @@ def missing(grouped: Sequence[Group]) -> str:
 def mixture(run: Run, names: Sequence[str]) -> list[Mixture]:
     """For each experience: domain tokens at the edges of windows (W+1), and each source's share in them (W x sources).
 
-    The shares of a window add up to 1.
+    Windows are equally wide in domain tokens (a step of general text alone has none); the shares of each add up to 1.
     """
     result: list[Mixture] = []
     before = 0.0
     for _, rows in itertools.groupby(run.training, key=lambda row: row["experience"]):
         steps = list(rows)
-        count = min(WINDOWS, len(steps))
-        cuts = [len(steps) * number // count for number in range(count + 1)]
+        tokens = np.array([row["tokens"] for row in steps], dtype=float)
         found = np.array([[row.get(f"share/{name}", 0.0) for name in names] for row in steps])
-        sums = np.array([found[start:end].sum(axis=0) for start, end in itertools.pairwise(cuts)])
-        totals = sums.sum(axis=1, keepdims=True)
-        edges = np.array([before, *(float(steps[cut - 1]["tokens"]) for cut in cuts[1:])])
-        result.append((edges, np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)))
-        before = edges[-1]
+        edges = np.linspace(before, tokens[-1], min(WINDOWS, len(steps)) + 1)
+        window = np.clip(np.searchsorted(edges, tokens) - 1, 0, len(edges) - 2)
+        sums = np.zeros((len(edges) - 1, len(names)))
+        np.add.at(sums, window, found)
+        # Where steps are wider than windows, some windows hold no step.
+        full = sums.sum(axis=1) > 0
+        edges, sums = np.append(edges[0], edges[1:][full]), sums[full]
+        result.append((edges, sums / sums.sum(axis=1, keepdims=True)))
+        before = tokens[-1]
     return result
 
 
@@ -122,8 +125,10 @@ def _shares(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _same(one: Sequence[Mixture], other: Sequence[Mixture]) -> bool:
-    """Whether two mixtures have the same experiences, and the same shares in each window."""
+    """Whether two mixtures have the same experiences and sources, and on average the same shares in a window."""
     return len(one) == len(other) and all(
-        shares.shape == others.shape and np.abs(shares - others).max(initial=0) < SAME
+        shares.shape == others.shape
+        and (shares.any(axis=0) == others.any(axis=0)).all()
+        and np.abs(shares - others).mean() < SAME
         for (_, shares), (_, others) in zip(one, other, strict=True)
     )

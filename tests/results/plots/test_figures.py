@@ -176,7 +176,7 @@ def test_training_curves_are_means_of_the_steps(seeds, drawn):
     np.testing.assert_allclose(means[0], smooth(first))
 
 
-def test_the_mixture_adds_up_and_runs_alike_share_a_panel(seeds, drawn):
+def test_the_mixture_adds_up_and_runs_alike_share_a_panel(seeds, drawn, tmp_path):
     [first, second] = mixture(Run(path=seeds[0]), ["texts", "qa", "general", "exam"])
     np.testing.assert_allclose(first[1], [[1 / 3, 1 / 3, 1 / 3, 0]] * 25)
     np.testing.assert_allclose(second[1], [[0, 0, 1 / 2, 1 / 2]] * 25)
@@ -185,6 +185,15 @@ def test_the_mixture_adds_up_and_runs_alike_share_a_panel(seeds, drawn):
     assert [axes.texts[2].get_text() for axes in figure.axes] == ["replay", "naive"]
     tops = [patch.get_data().values for patch in figure.axes[0].patches]
     np.testing.assert_allclose([top[0] for top in tops], [100 / 3, 200 / 3, 100, 50, 100])
+
+    # Every other step is of general text alone, which is no domain token.
+    run = RunDirectory.create(tmp_path / "interleaved", "name: interleaved\n", {})
+    steps = [{"experience": "e", "tokens": 100 * (n // 2 + 1), f"share/{'ab'[n % 2]}": 1.0} for n in range(200)]
+    run.add_trainings(steps)
+    [(edges, shares)] = mixture(Run(path=run.path), ["a", "b"])
+    np.testing.assert_allclose(shares, np.full((25, 2), 0.5))
+    np.testing.assert_allclose(edges, np.linspace(0, 10_000, 26))
+
     alone = figures(seeds[:2])["mixture"]()
     assert len(alone.axes) == 1
 
