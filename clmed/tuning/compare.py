@@ -119,6 +119,8 @@ class Tuning:
         for each in self.contenders:
             runs = [self.trials.run(point) for point in self.points if _is_of(point, each)]
             scores = tuple(-math.inf if diverged(run) else score(run) for run in runs)
+            if max(scores) == -math.inf:
+                raise UserError(f"every trial of {each.name} diverged; give smaller ranges under spaces.")
             found[each.name] = Choice(trial=scores.index(max(scores)), scores=scores)
         told = {
             name: {"trial": choice.trial, "scores": [s if math.isfinite(s) else None for s in choice.scores]}
@@ -132,22 +134,34 @@ def tune(
     tuning: Tuning, jobs: Jobs, say: Callable[[str], None], show: Callable[[Progress], None] = lambda progress: None
 ) -> dict[str, Choice] | None:
     """Run what is not done; None if runs failed, which is said."""
-    tuning.trials.take(tuning.identity, tuning.points)
-    open_points = [point for point in tuning.points if not diverged(tuning.trials.run(point))]
     say(f"{len(tuning.points)} trials of {tuning.budget:.3g} FLOPs, chosen by validation")
-    state = run_all(tuning.trials, open_points, jobs, say, show)
-    if lost := [name for name in state.failed if not diverged(RunDirectory(tuning.trials.path / name))]:
-        say(f"{len(lost)} trials failed, so nothing is chosen yet; the same command tries them again")
+    if not _all_run(tuning, tuning.trials, tuning.points, jobs, say, show):
+        say("so nothing is chosen yet; the same command tries them again")
         return None
     choices = tuning.choices()
     test = tuning.test_points(choices)
-    tuning.test.take(tuning.identity, test)
     say(f"{len(test)} runs on the test benchmarks: each method as it is in its file, and as chosen")
-    state = run_all(tuning.test, test, jobs, say, show)
-    if state.failed:
-        say(f"{len(state.failed)} of these runs failed; the same command tries them again")
+    if not _all_run(tuning, tuning.test, test, jobs, say, show):
+        say("the same command tries them again")
         return None
     return choices
+
+
+def _all_run(
+    tuning: Tuning,
+    folder: SweepFolder,
+    points: Sequence[GridPoint],
+    jobs: Jobs,
+    say: Callable[[str], None],
+    show: Callable[[Progress], None],
+) -> bool:
+    """Run what is not done; whether nothing failed but by diverging."""
+    folder.take(tuning.identity, points)
+    state = run_all(folder, [point for point in points if not diverged(folder.run(point))], jobs, say, show)
+    lost = [name for name in state.failed if not diverged(RunDirectory(folder.path / name))]
+    if lost:
+        say(f"{len(lost)} of {len(points)} runs failed ({', '.join(lost[:4])})")
+    return not lost
 
 
 def test_name(contender: Contender, trial: int, seed: int) -> str:

@@ -11,8 +11,9 @@ from clmed.results.rundir import RunDirectory
 from clmed.results.surface import Interval
 from clmed.results.table import tokens_text
 from clmed.sweep.summary import numbers
-from clmed.tuning.compare import Choice, Contender, Tuning, shown, test_name
+from clmed.tuning.compare import Choice, Contender, Tuning, diverged, shown, test_name
 
+JUDGED = ("method", "setting", "gain", "retention", "gain + retention", "domain tokens", "all tokens", "FLOPs")
 MINUS = str.maketrans("-", "−")
 
 
@@ -33,7 +34,7 @@ def report(tuning: Tuning, choices: Mapping[str, Choice]) -> str:
             f"accuracy against the base; {spread}. Tokens and FLOPs as recorded.",
             "",
             _table(
-                ["method", "setting", "gain", "retention", "gain + retention", "domain tokens", "all tokens", "FLOPs"],
+                JUDGED,
                 [row for each in tuning.contenders for row in _judged(tuning, each, choices[each.name])],
             ),
             "",
@@ -70,16 +71,19 @@ def report(tuning: Tuning, choices: Mapping[str, Choice]) -> str:
 
 def _judged(tuning: Tuning, contender: Contender, choice: Choice) -> Iterator[list[str]]:
     for trial in dict.fromkeys((0, choice.trial)):
-        runs = [
-            numbers(RunDirectory(tuning.test.path / test_name(contender, trial, seed)).results())
-            for seed in tuning.config.seeds
-        ]
+        every = [tuning.test.path / test_name(contender, trial, seed) for seed in tuning.config.seeds]
+        runs = [numbers(RunDirectory(path).results()) for path in every if not diverged(RunDirectory(path))]
+        setting = "default" if trial == 0 else f"tuned: {shown(contender.tried[trial])}"
+        setting += " (and chosen)" if choice.trial == 0 else ""
+        if len(runs) < len(every):
+            told = f"diverged with {len(every) - len(runs)} of {len(every)} seeds"
+            yield [contender.name, setting, told, *[""] * (len(JUDGED) - 3)]
+            continue
         gain = np.array([100 * run["gain"] for run in runs])
         retention = np.array([100 * run["retention"] for run in runs])
-        setting = "default" if trial == 0 else f"tuned: {shown(contender.tried[trial])}"
         yield [
             contender.name,
-            setting + (" (and chosen)" if choice.trial == 0 else ""),
+            setting,
             *map(_points, (gain, retention, gain + retention)),
             tokens_text(statistics.fmean(run["tokens"] for run in runs)),
             tokens_text(statistics.fmean(run["all_tokens"] for run in runs)),

@@ -159,6 +159,19 @@ def test_a_trial_that_diverges_is_an_outcome_and_is_not_repeated(folder: Path) -
     assert "| plain | 1 |" in report(make(), choices) and "diverged |" in report(make(), choices)
 
 
+def test_a_run_of_the_test_that_diverges_is_told(folder: Path) -> None:
+    choices = tune(make(), Invented(diverges="plain-default,seed=2"), lambda text: None)
+    assert choices is not None
+    assert "| plain | default | diverged with 1 of 2 seeds |" in report(make(), choices)
+    again = Invented()
+    assert tune(make(), again, lambda text: None) == choices and again.started == []
+
+
+def test_a_method_all_of_whose_trials_diverge(folder: Path) -> None:
+    with pytest.raises(UserError, match="every trial of plain diverged"):
+        tune(make("trials=1", "experiments=[plain.yaml]"), Invented(diverges="plain-0"), lambda text: None)
+
+
 def test_nothing_is_chosen_while_a_trial_failed(folder: Path) -> None:
     said: list[str] = []
     assert tune(make(), Invented(fails="rehearsing-2"), said.append) is None
