@@ -1,0 +1,123 @@
+"""The directive `settings`: every key of a section of the configuration, from the schema itself.
+
+    ```{settings} clmed.config.TrainingConfig
+    ```
+
+A section that a key leads to is described once, under the first key that does.
+"""
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from pydantic.fields import FieldInfo
+from sphinx.application import Sphinx
+
+from clmed.config.sections import Section
+from clmed.quantities import Quantity
+
+NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}
+
+
+class Settings(Directive):
+    """A table for a section, and for each that is in it."""
+
+    required_arguments = 1
+    has_content: ClassVar[bool] = False
+
+    def run(self) -> list[nodes.Node]:
+        """The tables, parsed as Markdown."""
+        module, _, name = self.arguments[0].rpartition(".")
+        lines = list(told(getattr(import_module(module), name), "", set()))
+        found = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.arguments[0]), 0, found)
+        return found.children
+
+
+def told(section: type[Section], at: str, seen: set[type]) -> Iterator[str]:
+    """The Markdown of a section that stands at a key, then of those below it."""
+    seen.add(section)
+    if at:
+        yield f"**`{at}`**"
+        yield ""
+    yield from (inspect.getdoc(section) or "").splitlines()
+    yield from ("", "| key | value | default |", "|---|---|---|")
+    below: list[tuple[type[Section], str]] = []
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        yield f"| `{key}` | {kind(field)} | {default(field)} |"
+        inner, many = section_of(field.annotation)
+        if inner is not None and inner not in seen:
+            below.append((inner, ".".join(filter(None, [at, key + many]))))
+    yield ""
+    for inner, place in below:
+        if inner not in seen:
+            yield from told(inner, place, seen)
+
+
+def section_of(annotation: Any) -> tuple[type[Section] | None, str]:
+    """The section in an annotation, and how a place in a list or a mapping of them is written."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation, ""
+    many = {list: "[]", dict: ".<name>"}.get(get_origin(annotation) or NoneType, "")
+    for inner in get_args(annotation):
+        found, _ = section_of(inner)
+        if found is not None:
+            return found, many
+    return None, ""
+
+
+def kind(field: FieldInfo) -> str:
+    """What a key takes, in words."""
+    bounds = [str(bound) for bound in field.metadata if type(bound).__name__ in ("Gt", "Ge", "Lt", "Le", "MinLen")]
+    return ", ".join([words(field.annotation, field.metadata), *map(limit, bounds)])
+
+
+def limit(bound: str) -> str:
+    """`Gt(gt=0)` as `> 0`."""
+    name, _, value = bound.partition("(")[2].rstrip(")").partition("=")
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "at least"}
+    return f"{signs[name]} {value}"
+
+
+def words(annotation: Any, metadata: Any = ()) -> str:
+    """A type, in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Quantity or any(each in get_args(Quantity) for each in metadata):
+        return "quantity (`750M`)"
+    if origin is Annotated:
+        return words(arguments[0], arguments[1:])
+    if origin is Literal:
+        return " · ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(words(each) for each in arguments if each is not NoneType)
+    if origin is list:
+        return f"list of: {words(arguments[0])}"
+    if origin is tuple:
+        return f"list of {len(arguments)} numbers"
+    if origin is dict:
+        return f"by name: {words(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "section"
+    return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def default(field: FieldInfo) -> str:
+    """As it would be written; nothing for what has none."""
+    value = field.get_default(call_default_factory=True)
+    if field.is_required():
+        return "*required*"
+    if value is None or isinstance(value, Section):
+        return ""
+    return f"`{value}`" if not isinstance(value, bool) else f"`{str(value).lower()}`"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx calls this."""
+    app.add_directive("settings", Settings)
+    return {"parallel_read_safe": True}
