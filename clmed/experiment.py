@@ -22,7 +22,7 @@ from clmed.evaluation.drift import KLToBase
 from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks, most_tokens
 from clmed.evaluation.familiarity import familiarity
 from clmed.evaluation.floors import Floors
-from clmed.evaluation.trackers import TrainingValues, trackers
+from clmed.evaluation.trackers import trackers
 from clmed.lifetime import asked_to_stop, recorded, versions
 from clmed.lineage import find_shared, lineage, register, take_up
 from clmed.planning import PhasePlan, Plan, duration
@@ -145,7 +145,6 @@ def _run(
     )
     log = TrainingLog(directory.add_training, _peak(world, config))
     writer = RunWriter(directory, shots, voice.say) if world.main else None  # Avalanche's loggers are the first rank's
-    tracked = config.watching.tensorboard or config.watching.wandb is not None
     trainer = ContinualTrainer(
         model=model,
         world=world,
@@ -153,7 +152,7 @@ def _run(
         strategies=strategies,
         structure=structure,
         watchers=[*KLToBase.of(config.watching, corpus), *([bar, log] if world.main else [])],
-        metrics=[Scores(), *([TrainingValues()] if tracked else [])],
+        metrics=[Scores()],
         loggers=[writer] if writer else [],
         record=writer.variant if writer else lambda *nothing: None,
         benchmarks=[stream for name, stream in scenario.streams.items() if name != "train"],

@@ -166,7 +166,7 @@ def _perplexity(config: BenchmarkConfig, role: str, rows: Rows, batch_tokens: in
 
 
 class Scores(PluginMetric[dict]):
-    """A benchmark's scores as Avalanche metric values, named as every tracker shows them: benchmark/category/metric."""
+    """A benchmark's scores as Avalanche metric values, named as trackers show them: benchmark/category/metric."""
 
     def result(self) -> dict:
         """The scores of the benchmark measured last."""
