@@ -118,6 +118,12 @@ class RunDirectory:
         status = self.status()
         return status["state"] != "complete" and not _is_alive(status)
 
+    def is_complete(self, config_yaml: str) -> bool:
+        """Whether this is the run of this configuration, finished."""
+        if not is_run(self.path) or self.status()["state"] != "complete":
+            return False
+        return not differences(self.config(), yaml.safe_load(config_yaml))
+
     def go_on(self, *, points: int, steps: int) -> None:
         """Take up an unfinished run at a checkpoint: forget what was written after it.
 

@@ -14,6 +14,7 @@ from rich.table import Column
 from clmed.planning import duration
 
 HEARTBEAT = 15.0  # seconds between two lines where there is no terminal
+NOTEBOOK_BEAT = 0.5  # the same line, written anew
 
 
 class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-arg]
@@ -23,6 +24,7 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
         super().__init__()
         self.console = console
         self.live = console.is_terminal
+        self.line = NotebookLine() if console.is_jupyter else None
         self.progress: Progress | None = None
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
@@ -54,10 +56,14 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
             f"loss {trainer.log['loss']:.3f}  lr {trainer.log['lr']:.1e}  {short(trained / (now - self.started))}/s"
         )
         self.progress.update(self.task, advance=1, text=text)
-        if not self.live and now - self.last_line > HEARTBEAT:
+        if not self.live and now - self.last_line > (NOTEBOOK_BEAT if self.line else HEARTBEAT):
             self.last_line = now
             left = duration((now - self.started) * (self.total - self.done - trained) / trained)
-            self.console.print(f"{trainer.experience.name}: {text}  {left} left", soft_wrap=True, highlight=False)
+            said = f"{trainer.experience.name}: {text}  {left} left"
+            if self.line is not None:
+                self.line.show(said)
+            else:
+                self.console.print(said, soft_wrap=True, highlight=False)
 
     def after_training_exp(self, trainer: Any, **kwargs: Any) -> None:
         """Leave the finished bar where it is."""
@@ -67,6 +73,22 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
         """Stop drawing; may be called twice."""
         if self.progress is not None:
             self.progress.stop()
+
+
+class NotebookLine:
+    """A line in a notebook's output that changes in its place, without the widgets that rich's own bar would need."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def show(self, text: str) -> None:
+        """Write the line, or write it anew."""
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display({"text/plain": text}, raw=True, display_id=True)
+        else:
+            self.handle.update({"text/plain": text}, raw=True)
 
 
 class TrainingLog(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-arg]
