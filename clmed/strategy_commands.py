@@ -75,9 +75,9 @@ def new(file: Path) -> None:
       python -m pytest test_my_method.py
       clmed strategies show my_method.py:MyMethod
     """
-    if file.suffix != ".py" or not file.stem.isidentifier():
-        raise UserError(f"{file}: a strategy's file is named like a Python module, such as my_method.py.")
     class_name = "".join(word.capitalize() for word in file.stem.split("_"))
+    if file.suffix != ".py" or not file.stem.isidentifier() or not class_name.isidentifier():
+        raise UserError(f"{file}: a strategy's file is named like a Python module, such as my_method.py.")
     test = file.with_name(f"test_{file.name}")
     for path in (file, test):
         if path.exists():

@@ -48,7 +48,7 @@ class Distill(Strategy):
 
     def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
         """As it is; but a source that is not in it is refused here, before the work."""
-        if missing := [name for name in self.from_ if name not in blend.tokens()]:
+        if missing := [name for name in self.from_ if not blend.tokens().get(name)]:
             raise UserError(f"distill: {phase.config.name} trains no {', '.join(missing)}: put replay from it before.")
         return blend
 
@@ -64,8 +64,9 @@ class Distill(Strategy):
         if self.teacher == "live":
             self.weights = clone_shards(trainer.model)
         else:
-            places = reservoir_places(self._meant(trainer), self.rows, trainer.experience.batches.mixture.seed)
-            self.stored = StoredLogits([trainer.store_logits(places, top=self.top, temperature=self.temperature)])
+            rows, settings = self._meant(trainer), {"top": self.top, "temperature": self.temperature}
+            places = reservoir_places(rows, self.rows, trainer.experience.batches.mixture.seed)
+            self.stored = StoredLogits([trainer.store_logits(places, rows=rows, **settings)])
 
     def before_forward(self, trainer: Any, **kwargs: Any) -> None:
         """Ask the live teacher, on all ranks, whatever rows they have."""
@@ -75,8 +76,7 @@ class Distill(Strategy):
     def before_backward(self, trainer: Any, **kwargs: Any) -> None:
         """Add the divergence, so that its mean over an experience is that over the rows meant."""
         meant, batch, mixture = self._meant(trainer), trainer.mbatch, trainer.experience.batches.mixture
-        sources = [mixture.sources[source] for source in batch["source"].tolist()]
-        part = mixture.part_of_rows(meant)
+        sources, part = [mixture.sources[each] for each in batch["source"].tolist()], mixture.part_of_rows(meant)
         if self.teacher == "live":
             where = predicting(batch["labels"], [name in meant for name in sources])
             values = divergence(trainer.mb_output[where], self.logits[where], self.temperature)
@@ -89,7 +89,7 @@ class Distill(Strategy):
 
     def _meant(self, trainer: Any) -> dict[str, Rows]:
         names = [*(trainer.experience.config.data if self.domain else ()), *self.from_]
-        return {name: trainer.corpus.rows(name) for name in names}
+        return trainer.experience.batches.rows_of(names)
 
     def state_dict(self) -> dict[str, Any]:
         """The teacher: its shards, or where its logits are."""

@@ -44,8 +44,8 @@ class EWC(Strategy):
         decay: float = 1.0,
         labels: Literal["data", "model"] = "data",
     ) -> None:
-        if strength < 0 or rows < 1 or not 0 <= decay <= 1:
-            raise UserError("ewc needs a `strength` of at least 0, at least 1 of `rows` and a `decay` from 0 to 1.")
+        if strength < 0 or rows < 1 or not 0 <= decay <= 1 or not (fisher_from or past):
+            raise UserError("ewc needs `strength` >= 0, `rows` >= 1, 0 <= `decay` <= 1, and a `fisher_from` or `past`.")
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
         self.past, self.mode, self.decay, self.labels, self.across = past, mode, decay, labels, True
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)

@@ -72,7 +72,8 @@ def test_a_new_strategy_is_tested_and_runs_at_once(
     given = yaml.safe_load(printed[printed.index("strategy:\n") :])["strategy"]
     assert given == {"old_friend.py:OldFriend": {"strength": 0.01}}
     assert_runs(given, {"old_friend.py:OldFriend": {"strength": 100.0}}, tokenizer, make_model)
-    for name, message in (("old_friend.py", "is there already"), ("new-one.py", "named like a Python module")):
+    module = "named like a Python module"
+    for name, message in (("old_friend.py", "is there already"), ("new-one.py", module), ("_.py", module)):
         with pytest.raises(UserError, match=message):
             told("strategies", "new", name)
 

@@ -58,6 +58,10 @@ class Batches(Dataset):
         self.micro = min(micro_batch_size, -(-largest // ranks))
         self.accumulation = -(-largest // (self.micro * ranks))
 
+    def rows_of(self, names: Sequence[str]) -> dict[str, Rows]:
+        """The rows of some of its sources, as they are trained: a curriculum leaves some of what the corpus has."""
+        return {name: self.rows[self.mixture.sources.index(name)] for name in names}
+
     def fill(self, name: str, rows: Rows) -> None:
         """Put the rows of a source in the place of those that stood for them; their number was settled before."""
         if name not in self.mixture.sources:  # its share is nothing

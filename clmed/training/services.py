@@ -154,9 +154,14 @@ class Services(BaseSGDTemplate):
 
     # ------------------------------------------------------------------ logits on disk
 
-    def store_logits(self, places: Sequence[Place], *, top: int, temperature: float) -> Reference:
-        """Keep on disk what the model says now of these (source, row) of train parts (see clmed/logits.py)."""
-        batches = [row_batch(self.corpus.rows(source), [row]) for source, row in places]
+    def store_logits(
+        self, places: Sequence[Place], *, top: int, temperature: float, rows: Mapping[str, Rows] | None = None
+    ) -> Reference:
+        """Keep on disk what the model says now of these (source, row) (see clmed/logits.py).
+
+        rows: of the sources, where they are not their train parts.
+        """
+        batches = [row_batch((rows or {}).get(source) or self.corpus.rows(source), [row]) for source, row in places]
         before = self.flops
         settings = [top, temperature]
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from clmed.strategies.ewc import EWC
 
+from clmed.errors import UserError
 from clmed.shards import add_to_gradients, clone_shards, mean_squared_gradients, quadratic_penalty, shards
 from clmed.training.loss import sampled_labels
 from clmed.training.sharding import World
@@ -176,3 +177,8 @@ def test_holds_the_weights_harder_with_more_strength(tokenizer, make_model):
         fisher, anchor = ewc.penalties[0]
         distances.append(quadratic_penalty(trainer.model, anchor, 1.0, fisher))
     assert distances[0] > distances[1] > distances[2]
+
+
+def test_one_that_would_hold_nothing_is_refused():
+    with pytest.raises(UserError, match="ewc needs"):
+        EWC(fisher_from=[], past=False)
