@@ -203,7 +203,7 @@ def tokens_text(tokens: float, digits: int = 3) -> str:
 def fold(name: str, width: int) -> str:
     """Break a long name into lines after `-`, `_`, `/` and spaces; a piece longer than `width` stays whole."""
     lines = [""]
-    for piece in re.findall(r"[^-_/ ]*[-_/ ]?", name):
+    for piece in filter(None, re.findall(r"[^-_/ ]*[-_/ ]?", name)):
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

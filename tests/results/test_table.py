@@ -107,6 +107,7 @@ def test_long_names_break_after_their_separators():
     assert fold("medical-pretraining", 12) == "medical-\npretraining"
     assert fold("general_perplexity of text", 12) == "general_\nperplexity\nof text"
     assert fold("short", 12) == "short"
+    assert fold("unbreakable-unbreakable", 8) == "unbreakable-\nunbreakable"
     assert fold("", 12) == ""
 
 

@@ -59,10 +59,10 @@ def plot_runs(
                 raise UserError(f"There is no {what} '{name}'{did_you_mean(name, known)}")
     grouped = _open(runs)
     lacks = {name: kind.missing(grouped) for name, kind in DRAWN.items()}
-    if impossible := [lacks[name] for name in only or ["forgetting"] if lacks[name]]:
+    names = list(only) or [name for name in DRAWN if not lacks[name]] or ["forgetting"]
+    if impossible := [lacks[name] for name in names if lacks[name]]:
         raise UserError(f"{impossible[0]}.")
     folder = out or (grouped[0].runs[0].directory.figures if len(runs) == 1 else Path("figures"))
-    names = list(only) or [name for name in DRAWN if not lacks[name]]
     write = partial(_write, grouped, folder, tuple(formats))
     if len(names) == 1:
         return write(names[0])

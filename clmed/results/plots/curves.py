@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clmed.results.metrics import NATS, primary_metric
-from clmed.results.plots.runs import LABEL_WIDTH, Group, Run, interval
-from clmed.results.table import categories, fold
+from clmed.results.plots.runs import Group, Run, folded, interval
+from clmed.results.table import categories
 
 Line = list[tuple[float, float]]
 
@@ -96,5 +96,5 @@ def curves(panel: Panel, grouped: Sequence[Group]) -> list[Curve]:
         run = grouped[0].runs[0]
         for number, category in enumerate(categories(run.rows, panel.benchmark), start=1):
             if seed := run.measured(panel.benchmark, category):
-                result.append(Curve(label=fold(category, LABEL_WIDTH), seeds=(seed,), number=number, whole=False))
+                result.append(Curve(label=folded(category), seeds=(seed,), number=number, whole=False))
     return result

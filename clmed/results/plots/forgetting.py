@@ -41,7 +41,7 @@ def draw(grouped: Sequence[Group]) -> Figure:
         labels = [["base", *(curve.label for curve in found)] for _, found in shown]
         frame = make_frame(figure, runs, furthest, labels, across=min(2, len(shown)))
         for axes, (panel, found) in zip(frame.panels(figure, len(shown)), shown, strict=True):
-            frame.head(axes, panel.benchmark, panel.note)
+            frame.head(figure, axes, panel.benchmark, panel.note)
             frame.label_ends(axes, _draw_panel(axes, panel.metric, found))
     return figure
 

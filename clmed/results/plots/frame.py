@@ -19,6 +19,7 @@ from clmed.results.plots.style import (
     PALE,
     TITLE,
     WIDTH,
+    cut,
     text_width,
 )
 from clmed.results.table import fold
@@ -75,7 +76,7 @@ class Frame:
             result.append(axes)
         return result
 
-    def head(self, axes: Axes, title: str, note: str) -> None:
+    def head(self, figure: Figure, axes: Axes, title: str, note: str) -> None:
         """The title, and below it the names of the experiences between lines that rise from the panel."""
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "linespacing": 1.0}
         top = 1 + self.strip / self.height
@@ -84,7 +85,9 @@ class Frame:
         for name, centre in zip(self.names, self.centres, strict=True):
             axes.text(centre, 1 + 0.03 / self.height, name, color=GREY, ha="center", **place)
         head, line = top + 0.06 / self.height, {**place, "va": "baseline"}
-        axes.text(-0.8 * LEFT / self.inner, head, title, fontsize=LARGE, fontweight="bold", **line)
+        style: dict[str, Any] = {"fontsize": LARGE, "fontweight": "bold"}
+        room = WIDTH - 0.3 - (text_width(figure, note) if note else 0)
+        axes.text(-0.8 * LEFT / self.inner, head, cut(figure, title, room, **style), **style, **line)
         axes.text(1 + (self.right - 0.08) / self.inner, head, note, color=GREY, ha="right", **line)
 
     def label_ends(self, axes: Axes, ends: Sequence[End]) -> None:

@@ -71,16 +71,16 @@ def panels(grouped: Sequence[Group]) -> list[Panel]:
         if not is_accuracy(metric) or len(found) < 2:
             continue
         columns = _columns(grouped)
-        changes = {c: [_change(cells, (benchmark, c, metric)) for cells in columns.values()] for c in found}
+        changes = {c: [_change(cells, (benchmark, c, metric)) for _, cells in columns] for c in found}
         kinds = {c: 0 if c == WHOLE else 2 if c.startswith(SUBJECT) else 1 for c in found}
         blocks = [
             tuple(sorted((c for c in found if kinds[c] == kind), key=lambda c: _order(changes[c], len(grouped) == 1)))
             for kind in range(3)
         ]
         rows = np.array([changes[c] for block in blocks for c in block])
-        result.append(
-            Panel(benchmark=benchmark, columns=tuple(columns), blocks=tuple(filter(None, blocks)), changes=rows)
-        )
+        labels = tuple(label for label, _ in columns)
+        blocks = list(filter(None, blocks))
+        result.append(Panel(benchmark=benchmark, columns=labels, blocks=tuple(blocks), changes=rows))
     return result
 
 
@@ -188,17 +188,17 @@ def _column(name: str, cell: float) -> str:
     return fold(name, max(18, len(name) // 2 + 2)) if cell == CELL else name  # a cell is two lines wide
 
 
-def _columns(grouped: Sequence[Group]) -> dict[str, list[tuple[Run, int]]]:
-    """Label -> the runs and their points that a column is the mean of."""
+def _columns(grouped: Sequence[Group]) -> list[tuple[str, list[tuple[Run, int]]]]:
+    """The label of each column, and the runs and their points that it is the mean of."""
     if len(grouped) > 1:
-        trained = {group.label: [run for run in group.runs if run.stream] for group in grouped}
-        return {label: [(run, last_point(run.rows)) for run in runs] for label, runs in trained.items() if runs}
+        trained = [(group.label, [run for run in group.runs if run.stream]) for group in grouped]
+        return [(label, [(run, last_point(run.rows)) for run in runs]) for label, runs in trained if runs]
     runs = grouped[0].runs
     points = [point for point in measured_points(runs[0].directory) if point.number > 0]
     if len(points) > MOST_POINTS:
         points = [point for point in points if point.final]
     names = [p.experience if p.final else f"{p.experience}@{tokens_text(p.inside)}" for p in points]
-    return {name: [(run, point.number) for run in runs] for name, point in zip(names, points, strict=True)}
+    return [(name, [(run, point.number) for run in runs]) for name, point in zip(names, points, strict=True)]
 
 
 def _change(cells: Sequence[tuple[Run, int]], key: Key) -> float:

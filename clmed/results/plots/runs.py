@@ -11,7 +11,7 @@ from clmed.results.metrics import WHOLE, as_shown, matrix, primary_metric
 from clmed.results.rundir import VARIANTS, Row, RunDirectory
 from clmed.results.table import fold
 
-LABEL_WIDTH = 14  # characters on a line of a label
+LABEL_WIDTH, LONGEST = 14, 22  # characters on a line of a label, if it can be broken and if not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,13 @@ class Group:
                 notes.append(state if len(self.runs) == 1 else f"{count} {state}")
         note = f"({', '.join(notes)})" if notes else ""
         short = f"{self.name} {note}".rstrip()
-        return short if len(short) <= LABEL_WIDTH else f"{fold(self.name, LABEL_WIDTH)}\n{note}".rstrip()
+        return short if len(short) <= LABEL_WIDTH else f"{folded(self.name)}\n{note}".rstrip()
+
+
+def folded(name: str) -> str:
+    """A label in lines; what cannot be broken and is too long ends in an ellipsis."""
+    lines = fold(name, LABEL_WIDTH).split("\n")
+    return "\n".join(line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines)
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:

@@ -102,10 +102,10 @@ def text_width(figure: Figure, text: str, **style: Any) -> float:
     return text_size(figure, text, **style)[0]
 
 
-def cut(figure: Figure, text: str, width: float) -> str:
+def cut(figure: Figure, text: str, width: float, **style: Any) -> str:
     """A text that is longer than so many inches ends in an ellipsis."""
-    if len(text) * SMALL / 72 <= width or text_width(figure, text) <= width:  # no letter is wider than it is high
+    if len(text) * LARGE / 72 <= width or text_width(figure, text, **style) <= width:  # no letter is wider than high
         return text
-    while text and text_width(figure, text + "…") > width:
+    while text and text_width(figure, text + "…", **style) > width:
         text = text[:-1].rstrip()
     return text + "…"

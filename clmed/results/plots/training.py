@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clmed.results.plots.frame import End, make_frame
-from clmed.results.plots.runs import LABEL_WIDTH, Group, Run
+from clmed.results.plots.runs import Group, Run, folded
 from clmed.results.plots.style import COLOURS, DASHES, new_figure
-from clmed.results.table import fold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +42,9 @@ class Series:
 
 def missing(grouped: Sequence[Group]) -> str:
     """Why there is nothing to draw, or nothing."""
-    if any(run.training for group in grouped for run in group.runs if run.stream):
+    if any(run.training for group in grouped for run in group.runs):
         return ""
-    return f"{grouped[0].runs[0].path} holds no training steps that a measurement followed"
+    return f"{grouped[0].runs[0].path} holds no training steps"
 
 
 def sources(runs: Sequence[Run]) -> list[str]:
@@ -75,7 +74,7 @@ def panels(grouped: Sequence[Group]) -> dict[str, list[Series]]:
     found = sources(runs)
     if len(grouped) == 1:
         # The colour of a source is the same in the figure of the mixture.
-        series = [_series(fold(name, LABEL_WIDTH), n, grouped[0], f"loss/{name}") for n, name in enumerate(found)]
+        series = [_series(folded(name), n, grouped[0], f"loss/{name}") for n, name in enumerate(found)]
         return {"loss by source": series, RATE: [_series("", 0, grouped[0], "lr")]}
     result = {name: [_series(g.label, n, g, f"loss/{name}") for n, g in enumerate(grouped)] for name in found}
     result[RATE] = [_series(group.label, n, group, "lr") for n, group in enumerate(grouped)]
@@ -84,7 +83,7 @@ def panels(grouped: Sequence[Group]) -> dict[str, list[Series]]:
 
 def draw(grouped: Sequence[Group]) -> Figure:
     """One column for one run, else two panels in a row."""
-    runs = [run for group in grouped for run in group.runs if run.stream]
+    runs = [run for group in grouped for run in group.runs]
     shown, alone = panels(grouped), len(grouped) == 1
     words = [*shown, *(series.label for found in shown.values() for series in found)]
     with new_figure([*words, *(name for run in runs for name in run.stream)]) as figure:
@@ -92,7 +91,7 @@ def draw(grouped: Sequence[Group]) -> Figure:
         labels = [[series.label for series in found] for found in shown.values()]
         frame = make_frame(figure, runs, furthest, labels, across=1 if alone else 2)
         for axes, (title, found) in zip(frame.panels(figure, len(shown)), shown.items(), strict=True):
-            frame.head(axes, title, "" if title == RATE or alone else "loss")
+            frame.head(figure, axes, title, "" if title == RATE or alone else "loss")
             axes.set_ylabel(RATE if title == RATE else "nats/token")
             frame.label_ends(axes, _draw_panel(axes, found, rate=title == RATE, pale=alone))
     return figure

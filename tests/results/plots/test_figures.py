@@ -108,10 +108,15 @@ def test_thirty_methods_in_the_plane_can_be_read(tmp_path, make_run):
     assert {text.get_text().replace("\n", "") for text in figure.axes[0].texts} == {*names, "base"}
 
 
-def test_a_name_wider_than_the_plane_is_cut(tmp_path, make_run):
-    figure = figures([make_run(tmp_path / name, name) for name in ("a", "b" * 90)])["plane"]()
-    assert_legible(figure)
-    assert any(text.get_text().endswith("…") for text in figure.axes[0].texts)
+def test_names_that_are_far_too_long_are_cut(tmp_path, make_run):
+    runs = [make_run(tmp_path / name, name) for name in ("a", "b" * 90, "b" * 91)]
+    for run in runs:
+        RunDirectory.open(run).add_trainings(training_rows())
+    for name, draw in figures(runs).items():
+        figure = draw()
+        assert_legible(figure)
+        if name != "mixture":  # "a and 2 more"
+            assert any(text.get_text().endswith("…") for axes in figure.axes for text in axes.texts)
 
 
 def test_the_heat_map_holds_the_changes_worst_first(drawn, seeds):
@@ -210,6 +215,15 @@ def test_without_a_choice_all_that_can_be_drawn_is_written(seeds, tmp_path):
     assert files == [tmp_path / f"{name}.svg" for name in ("forgetting", "heatmap", "training", "mixture")]
     for file, draw in zip(files, figures(seeds[3:]).values(), strict=True):
         assert file.read_bytes() == render(draw(), "svg")
+
+
+def test_a_run_in_its_first_experience_has_training_curves_already(tmp_path, make_run):
+    run = make_run(tmp_path / "run", unmeasured=4, state="running")
+    RunDirectory.open(run).add_trainings(training_rows()[:20])
+    assert list(figures([run])) == ["training", "mixture"]
+    for draw in figures([run]).values():
+        assert_legible(draw())
+    assert [file.name for file in plot_runs([run], tmp_path, formats=["png"])] == ["training.png", "mixture.png"]
 
 
 def test_what_cannot_be_drawn_is_told(seeds, tmp_path, make_run):
