@@ -61,7 +61,8 @@ class BlockExpansion(Strategy):
             grown.append(block)
             came_from.append(number)
             if (number + 1) % self.every == 0:
-                grown.append(copy.deepcopy(block).requires_grad_(True))
+                # With the one configuration of all blocks, in which measurements set how attention is computed.
+                grown.append(copy.deepcopy(block, {id(settings): settings}).requires_grad_(True))
                 came_from.append(number)
         del blocks[:]
         blocks.extend(grown)

@@ -4,17 +4,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen2Config
 
 from clmed.errors import UserError
+from clmed.evaluation.encoding import Request
+from clmed.evaluation.scoring import score
 from clmed.training.export import save_model
 from clmed.training.sharding import World
 from tests.forgetting import UNMEASURED
 from tests.small import full_state, make_trainer, small_config
 
 IDS = torch.arange(2, 34)[None]
+QUESTIONS = [
+    Request(group="same", context=f"{'a town on a river ' * 8}{n}?\nAnswer:", continuations=(" A", " B")) for n in "123"
+]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "max_position_embeddings": 128}
 FAMILIES = {
     "gpt2": GPT2Config(n_embd=32, n_layer=4, n_head=2, n_positions=128),
@@ -75,10 +81,13 @@ def test_other_families_begin_as_they_were(family: str, tokenizer: Any) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # biases, too
     wanted = logits(model)
+    scores = score(model, tokenizer, QUESTIONS, batch_tokens=4096)
     trainer = make_trainer(small_config({"block_expansion": {"every": 2}}), model, tokenizer, World())
     trainer.change_structure(trainer.stream[:1], initialise=True)
     assert trainer.model.config.num_hidden_layers == 6
     torch.testing.assert_close(logits(trainer.model), wanted, rtol=0, atol=1e-6)
+    again = score(trainer.model, tokenizer, QUESTIONS, batch_tokens=4096)  # after a prefix that all share
+    np.testing.assert_allclose(again, scores, atol=1e-5)
 
 
 def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
