@@ -90,6 +90,7 @@ class Strategy(BaseSGDPlugin):
         """What it adds to plain training, for `clmed plan`: any of the keys
 
         copies  what it keeps beside the model, in fp32 copies of the trainable weights (sharded like them)
+        gradients  gradients that it holds in a step beside the step's own
         rows    rows that every rank runs forward and backward, beyond those trained
         tokens  tokens trained beyond the domain's
         read    tokens run forward alone, by all ranks together (forward and backward count three times)

@@ -45,7 +45,7 @@ class AGEM(Strategy):
 
     def cost(self, size: Any) -> Mapping[str, float]:
         """The memory's gradient at each step (forward and backward are three forwards), beside the step's own."""
-        return {"copies": 1, "read": 3 * self.rows * size.row_tokens * size.steps}
+        return {"gradients": 1, "read": 3 * self.rows * size.row_tokens * size.steps}
 
     def after_backward(self, trainer: Any, **kwargs: Any) -> None:
         """Project the final gradient, before clipping."""

@@ -1,5 +1,6 @@
 """Frozen: train nothing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from clmed.strategy import Strategy
@@ -14,6 +15,10 @@ class Frozen(Strategy):
     Family: references
     Source: the model before training, as in TRACE's General Ability Delta (Wang et al., 2023, arXiv 2310.06762)
     """
+
+    def cost(self, size: Any) -> Mapping[str, float]:
+        """No weight is trained."""
+        return {"trained": 0}
 
     def before_training(self, trainer: Any, **kwargs: Any) -> None:
         """Measurements are kept from here on."""

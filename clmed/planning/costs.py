@@ -48,13 +48,14 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Copies of the trainable weights that are kept, rows run on every rank, tokens trained beyond the domain's, tokens
-    read (run forward alone), a step's logits once more in fp32, and on the cache's disk copies of the weights and
-    bytes; blocks of the model that do not train, and whether its input embeddings do not; weights added to the model,
-    and those trained (infinity: all).
+    """Copies of the trainable weights that are kept, gradients beside a step's own, rows run on every rank, tokens
+    trained beyond the domain's, tokens read (run forward alone), a step's logits once more in fp32, and on the cache's
+    disk copies of the weights and bytes; blocks of the model that do not train, and whether its input embeddings do
+    not; weights added to the model, and those trained (infinity: all).
     """
 
     copies: float = 0.0
+    gradients: float = 0.0
     rows: float = 0.0
     tokens: float = 0.0
     read: float = 0.0

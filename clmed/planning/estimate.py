@@ -139,7 +139,7 @@ class Estimate:
 
     @property
     def tokens(self) -> float:
-        return self.domain_tokens + self.cost.tokens
+        return self.domain_tokens + self.cost.tokens if self.cost.trained else 0.0
 
     @property
     def steps(self) -> int:
@@ -232,7 +232,8 @@ class Estimate:
         tokens = self.micro * self.config.training.sequence_length
         kept = self.activations(self.config.training.activation_checkpointing)
         each = 12.0 + 4.0 * self.cost.logits
-        return {**self.gathering, "activations": kept, "logits": each * self.shape.vocabulary * tokens}
+        more = {"further gradients": self.cost.gradients * self.state["gradients"]} if self.cost.gradients else {}
+        return {**self.gathering, "activations": kept, "logits": each * self.shape.vocabulary * tokens, **more}
 
     @cached_property
     def evaluation(self) -> dict[str, float]:
@@ -337,7 +338,7 @@ class Estimate:
     @property
     def save_every(self) -> int:
         """The interval in steps."""
-        return max(1, round(self.interval / (self.seconds / self.steps)))
+        return max(1, round(self.interval / (self.seconds / self.steps))) if self.steps else 1
 
     @property
     def free_disk(self) -> float:

@@ -57,6 +57,16 @@ def test_strategies_add_what_they_say():
     assert shared.tokens == naive.tokens
 
 
+def test_a_gradient_that_passes_is_in_no_checkpoint_and_frozen_trains_nothing(capfd):
+    naive, agem = plan(), plan("strategy={agem: {from: [general]}}")
+    assert agem.peak - naive.peak == naive.state["gradients"]
+    assert (agem.checkpoint, agem.host, agem.disk) == (naive.checkpoint, naive.host, naive.disk)
+    frozen = plan("strategy={frozen: {}}")
+    assert (frozen.tokens, frozen.steps, frozen.flops, frozen.seconds) == (0, 0, 0, 0)
+    assert frozen.state["weights"] == naive.state["weights"] == sum(frozen.state.values())
+    assert in_process(capfd, "plan", PAPER, "strategy={frozen: {}}", *EXAM).code == 0
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -74,6 +84,7 @@ def test_strategies_add_what_they_say():
         {"distill": {"teacher": "stored", "top": 9}},
         {"der": {"from": ["past"]}},
         {"naive": {}},
+        {"frozen": {}},
         {"average": {"trace": [0.5]}},
         {"merge": {}},
         {"freeze": {"layers": 2}},
