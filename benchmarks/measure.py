@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,3 +90,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and all others numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_part(page: Path, name: str, made: str) -> None:
+    """Replace what stands in a page between `<!-- name -->` and `<!-- end of name -->`."""
+    text = page.read_text(encoding="utf-8")
+    part = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
+    if not part.search(text):
+        raise SystemExit(f"{page} has no marks for {name}")
+    page.write_text(part.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", text), encoding="utf-8")

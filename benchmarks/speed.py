@@ -8,10 +8,11 @@ $CLMED_REAL_DATA) are left as they are where the folder is absent; --gguf is eva
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
+
+from measure import write_part
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results" / "speed.md"
@@ -50,16 +51,7 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        write(name, made.stdout.strip())
-
-
-def write(name: str, made: str) -> None:
-    """Replace the part of the page between the marks of `name`."""
-    page = PAGE.read_text(encoding="utf-8")
-    part = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-    if not part.search(page):
-        raise SystemExit(f"{PAGE} has no marks for {name}")
-    PAGE.write_text(part.sub(lambda found: f"{found[1]}\n{made}\n\n{found[2]}", page), encoding="utf-8")
+        write_part(PAGE, name, made.stdout.strip())
 
 
 if __name__ == "__main__":

@@ -86,7 +86,11 @@ def averages(grouped: Sequence[Group]) -> list[Point]:
 
 def draw(grouped: Sequence[Group]) -> Figure:
     """One plane, as high as its labels need."""
-    found, between = spots(grouped), averages(grouped)
+    return draw_spots(spots(grouped), averages(grouped))
+
+
+def draw_spots(found: Sequence[Spot], between: Sequence[Point]) -> Figure:
+    """The same of methods whose points are known; between: averages with the base, in points of accuracy."""
     trivial = trivial_front([*(spot.mean for spot in found if spot.trivial), *between])
     with new_figure(spot.label for spot in found) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
