@@ -95,16 +95,15 @@ def terminal(comparison: Comparison) -> "list[RenderableType]":
         table = Table(
             title=title, title_style="bold", title_justify="left", box=None, pad_edge=False, collapse_padding=True
         )
-        for index, name in enumerate(header):
-            table.add_column(
-                Text("\n".join(fold(part, NAME_WIDTH) for part in name.split("\n"))),
-                justify="right" if index else "left",
-                no_wrap=True,
-            )
-        for label, *cells in lines:
+        table.add_column(header[0], overflow="fold")
+        shown = [[_narrow(cell) for cell in line[1:]] for line in lines]
+        for name, *cells in zip(header[1:], *shown, strict=True):
+            folded = "\n".join(fold(part, NAME_WIDTH) for part in name.split("\n"))
+            # Labels give way where there is no room: a number that is cut is another number.
+            table.add_column(folded, justify="right", no_wrap=True, min_width=_width([folded, *cells]))
+        for (label, *_), cells in zip(lines, shown, strict=True):
             name, *below = label.split("\n")
-            folded = "\n".join([fold(name, NAME_WIDTH + 4), *below])
-            table.add_row(Text(folded), *(_coloured(_narrow(cell)) for cell in cells))
+            table.add_row(Text("\n".join([fold(name, NAME_WIDTH + 4), *below])), *map(_coloured, cells))
         parts += [table, Text()]
     return [*parts, *(Text(f"  {line}", style="dim") for line in [*explanation(comparison), *comparison.notes])]
 
@@ -186,9 +185,13 @@ def _amount(value: float | None, text: Callable[[float], str]) -> str:
     return "–" if value is None else text(value)
 
 
+def _width(cells: Sequence[str]) -> int:
+    return max(len(line) for cell in cells for line in cell.split("\n"))
+
+
 def _narrow(cell: str) -> str:
     """`29.9…50.4` instead of `[+29.9, +50.4]`: three such columns and the costs fit 80 characters."""
-    return re.sub(r"\[\+?([^,]*), \+?([^]]*)\]", r"\1…\2", cell).replace(" (~", "\n(~")
+    return re.sub(r"\[\+?([^,]*), \+?([^]]*)\]", r"\1…\2", cell).replace(" (~", "\n~").removesuffix(")")
 
 
 def _coloured(cell: str) -> Any:
@@ -197,7 +200,7 @@ def _coloured(cell: str) -> Any:
     shown = Text(cell)
     for sign, style in (("▲", "green"), ("▼", "red"), ("retained", "green"), ("forgotten", "red")):
         shown.highlight_words([sign], style)
-    shown.highlight_regex(r"\S+…\S+|\(~.*", "dim")
+    shown.highlight_regex(r"\S+…\S+|~.*", "dim")
     return shown
 
 

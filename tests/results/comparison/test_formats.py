@@ -35,6 +35,22 @@ def test_the_table_fits_80_characters_and_tells_marks_verdicts_and_notes(folder)
         assert part in text, part
 
 
+def test_names_give_way_and_numbers_are_never_cut(tmp_path):
+    for number, name in enumerate(("naive", "a-strategy-of-a-very-long-name", "withoutanybreakinitsverylongname")):
+        strategy = {"replay": {"ratio": number / 10}} if number else {}
+        answered_run(tmp_path / name, name=name, strategy=strategy, forgets=0.02 * number, learns=0.05)
+    found = compare([tmp_path])
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in formats.terminal(found):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "undecided" in text
+    for row in found.rows:
+        for estimate in (row.gain, row.retention, row.forgetting):
+            ends = [f"{100 * end:.1f}".replace("-", "−") for end in (estimate.low, estimate.high)]
+            assert "…".join(ends) in text
+
+
 def test_many_benchmarks_are_told_in_several_tables(tmp_path):
     exams = {f"exam-{number}": ("retention", 0.5, 40, 2) for number in range(6)}
     answered_run(tmp_path / "run", exams=exams)
