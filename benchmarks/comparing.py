@@ -39,9 +39,9 @@ def main() -> None:
         print(f"{options.runs:,} runs, {rows:,} rows of results.\n")
         lines = []
         for by in ("strategy", "run"):
-            seconds, peak = measured(["compare", str(folder), "--by", by, "--format", "csv"])
-            lines.append([f"`clmed compare --by {by}`", f"{seconds:.1f}", f"{peak / 1e6:,.0f}"])
-    print("| command | seconds | peak MB |\n|---|---:|---:|")
+            seconds, cpu, peak = measured(["compare", str(folder), "--by", by, "--format", "csv"])
+            lines.append([f"`clmed compare --by {by}`", f"{seconds:.1f}", f"{cpu:.1f}", f"{peak / 1e6:,.0f}"])
+    print("| command | seconds | CPU seconds | peak MB |\n|---|---:|---:|---:|")
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
@@ -77,14 +77,14 @@ def lines_of(number: int, subjects: int) -> list[str]:
     return lines
 
 
-def measured(arguments: list[str]) -> tuple[float, int]:
-    """Seconds and peak bytes of a command in a process of its own."""
+def measured(arguments: list[str]) -> tuple[float, float, int]:
+    """Seconds, those of the processor, and peak bytes of a command in a process of its own."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "clmed", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit("the command failed")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def compare(
     follow: shows how reading, then comparing, gets on. Raises UserError where there is no run, and unless
     `allow_mismatch` for runs with other shots, templates or budgets.
     """
-    runs = [read(path) for path in follow(find([Path(path) for path in paths]), "reading")]
+    buffer = bytearray()
+    runs = [read(path, buffer) for path in follow(find([Path(path) for path in paths]), "reading")]
     groups = grouping.by_run(runs) if by == "run" else grouping.by_strategy(runs)
     against = grouping.reference(groups)
     wrong = _mismatches(groups, against, allow_mismatch)

@@ -5,10 +5,10 @@ Two families are corrected by Holm, each over all rows: gain and retention as a 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from clmed.results.comparison.measure import Benchmark, Part
-from clmed.results.comparison.rows import Mark, Row
+from clmed.results.comparison.rows import Cell, Mark, Row
 from clmed.results.metrics import is_accuracy, lower_is_better
 from clmed.results.statistics.estimate import Estimate
 from clmed.results.statistics.verdicts import ALPHA, Verdict, holm, verdict
@@ -74,23 +74,25 @@ def claimed(
 
 def judged(rows: Sequence[Row], claims: Sequence[Claim], margin: float) -> list[Row]:
     """The rows with what may be claimed of them."""
-    found = list(rows)
+    said: dict[int, dict[str, Any]] = {}
+    cells: dict[int, dict[str, Cell]] = {}
     for family in ("overall", "benchmark"):
         of = [claim for claim in claims if claim.family == family]
         different, lost, kept = (_corrected(of, test) for test in ("different", "lost", "kept"))
         for index, claim in enumerate(of):
-            row, p = found[claim.row], different.get(index)
-            said = _verdict(claim, lost.get(index), kept.get(index), margin, len(lost))
+            row, p = rows[claim.row], different.get(index)
+            judgement = _verdict(claim, lost.get(index), kept.get(index), margin, len(lost))
             if family == "benchmark":
                 cell = row.cells[claim.name]
                 mark = _mark(claim.difference, p, lower_is_better(cell.metric))
-                cells = {**row.cells, claim.name: replace(cell, p=p, mark=mark, verdict=said)}
-                found[claim.row] = replace(row, cells=cells)
-            elif claim.name == "gain":
-                found[claim.row] = replace(row, gain_mark=_mark(claim.difference, p))
+                own = cells.setdefault(claim.row, dict(row.cells))
+                own[claim.name] = replace(cell, p=p, mark=mark, verdict=judgement)
             else:
-                found[claim.row] = replace(row, retention_mark=_mark(claim.difference, p), verdict=said)
-    return found
+                whole = said.setdefault(claim.row, {})
+                whole[f"{claim.name}_mark"] = _mark(claim.difference, p)
+                if claim.name == "retention":
+                    whole["verdict"] = judgement
+    return [replace(row, cells=cells.get(number, row.cells), **said.get(number, {})) for number, row in enumerate(rows)]
 
 
 def _mark(difference: float | None, p: float | None, lower: bool = False) -> Mark:

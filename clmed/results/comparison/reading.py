@@ -1,6 +1,7 @@
 """Runs as a comparison reads them: thousands in seconds, and one that is damaged does not hide the others."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,13 +90,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read(path: Path) -> Read:
-    """What there is of a run."""
+def read(path: Path, buffer: bytearray | None = None) -> Read:
+    """What there is of a run. buffer: memory for its results, which many runs can use one after the other."""
     run = RunDirectory(path)
     state: State = run.state()
     try:
         config = _config(run)
-        rows = _rows(path / RESULTS)
+        rows = _rows(path / RESULTS, bytearray() if buffer is None else buffer)
     except UserError as error:
         return Read(path=path, state="damaged", problem=str(error))
     if not rows:
@@ -103,44 +104,48 @@ def read(path: Path) -> Read:
     return Read(path=path, state=state, config=config, rows=tuple(rows))
 
 
-def _rows(file: Path) -> list[Row]:
+def _rows(file: Path, buffer: bytearray) -> list[Row]:
     """The rows of whole benchmarks. A last line without its end belongs to a killed run."""
     try:
-        content = file.read_bytes()
+        with file.open("rb", buffering=0) as stream:
+            buffer.extend(bytes(max(0, os.fstat(stream.fileno()).st_size - len(buffer))))
+            length = stream.readinto(buffer) or 0
     except FileNotFoundError:
         return []
-    content = content[: content.rfind(b"\n") + 1]
+    end = buffer.rfind(b"\n", 0, length) + 1
     rows = []
-    for number, line in _lines_with(content, _WHOLE) if _is_sound(content) else _lines(content):
+    for place, line in _lines_with(_WHOLE, buffer, end) if _is_sound(buffer, end) else _lines(buffer, end):
         try:
             row = json.loads(line)
             if row["category"] == WHOLE:
                 rows.append(row)
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"{file}, line {number} is damaged; mend or delete this line.") from None
+            raise UserError(f"{file}, {place} is damaged; mend or delete this line.") from None
     metrics = primary_metrics(rows)
     return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
 
 
-def _is_sound(content: bytes) -> bool:
+def _is_sound(content: bytearray, end: int) -> bool:
     """Whether every line begins and ends as it should: then those that are not needed are not read."""
-    letters = np.frombuffer(content, dtype=np.uint8)
+    letters = np.frombuffer(content, dtype=np.uint8, count=end)
     ends = np.flatnonzero(letters == ord("\n"))
-    begin = letters[np.concatenate([[0], ends[:-1] + 1])] if len(ends) else letters
+    begin = letters[np.concatenate([[0], ends[:-1] + 1])] if end else letters
     return bool((begin == ord("{")).all() and (letters[ends - 1] == ord("}")).all())
 
 
-def _lines(content: bytes) -> Iterator[tuple[int | str, bytes]]:
-    return enumerate(content.split(b"\n")[:-1], start=1)
+def _lines(content: bytearray, end: int) -> Iterator[tuple[str, bytearray]]:
+    """Each with where it is."""
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
+        yield f"line {number}", line
 
 
-def _lines_with(content: bytes, part: bytes) -> Iterator[tuple[int | str, bytes]]:
-    """The lines that hold `part`, each with where it is."""
-    at = content.find(part)
+def _lines_with(part: bytes, content: bytearray, end: int) -> Iterator[tuple[str, bytearray]]:
+    """Those that hold `part`."""
+    at = content.find(part, 0, end)
     while at >= 0:
-        start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
-        yield f"at byte {start}", content[start:end]
-        at = content.find(part, end)
+        start, stop = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+        yield f"the line at byte {start}", content[start:stop]
+        at = content.find(part, stop, end)
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:

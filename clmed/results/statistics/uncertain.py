@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -22,13 +22,11 @@ class Uncertain:
     seeds: tuple[float, ...]
 
     @cached_property
-    def _draws(self) -> Floats | None:
-        if isinstance(self.questions, float):
-            return None
+    def _draws(self) -> Floats:
+        assert not isinstance(self.questions, float)
         deviations = seed_draws(self.seeds, rng=generator(len(self.seeds), "seeds"), draws=len(self.questions))
         return self.questions + deviations
 
-    @cached_property
     def _error(self) -> tuple[float, float]:
         """By formula: the standard error and its degrees of freedom (Satterthwaite 1946), the questions' infinite."""
         assert isinstance(self.questions, float)
@@ -39,9 +37,9 @@ class Uncertain:
 
     def estimate(self) -> Estimate:
         """With its 95 % interval."""
-        if self._draws is not None:
+        if not isinstance(self.questions, float):
             return interval(self.value, self._draws)
-        error, freedom = self._error
+        error, freedom = self._error()
         if math.isnan(error) or math.isnan(self.value):
             return unknown(self.value)
         half = error * _quantile((1 + LEVEL) / 2, freedom)
@@ -53,10 +51,10 @@ class Uncertain:
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of "it is not above `bound`"; by formula, too, where it lies beyond all draws."""
-        if self._draws is not None:
+        if not isinstance(self.questions, float):
             p = p_above(self._draws, bound)
             return p if p > 1.5 / len(self._draws) else min(p, self._formula.p_above(bound))
-        error, freedom = self._error
+        error, freedom = self._error()
         if math.isnan(error) or math.isnan(self.value):
             return 1.0
         if not error:
@@ -109,13 +107,14 @@ def _variance(seeds: Sequence[float]) -> float:
     return sum((each - mean) ** 2 for each in seeds) / (len(seeds) - 1) / len(seeds)
 
 
+@lru_cache(maxsize=4096)
 def _quantile(share: float, freedom: float) -> float:
-    from scipy.special import ndtri, stdtrit
+    import scipy.special as special
 
-    return float(ndtri(share) if math.isinf(freedom) else stdtrit(freedom, share))
+    return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
 
 
 def _tail(distance: float, freedom: float) -> float:
-    from scipy.special import ndtr, stdtr
+    import scipy.special as special
 
-    return float(ndtr(-distance) if math.isinf(freedom) else stdtr(freedom, -distance))
+    return float(special.ndtr(-distance) if math.isinf(freedom) else special.stdtr(freedom, -distance))
