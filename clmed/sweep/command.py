@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clmed.errors import StoppedError
+from clmed.results.files import write_whole
 from clmed.sweep import summary
 from clmed.sweep.folder import SweepFolder
 from clmed.sweep.grid import GridPoint
@@ -48,7 +49,8 @@ def sweep(folder: SweepFolder, points: Sequence[GridPoint], jobs: Jobs, varied: 
 
 
 def _surfaces(console: Console, folder: SweepFolder, points: Sequence[GridPoint], varied: "Varied") -> None:
-    from clmed.results import surface_figure
+    from clmed.results.plots import surface as figure
+    from clmed.results.plots.style import render
     from clmed.sweep import surface
 
     surfaces = varied.surfaces(folder, points)
@@ -58,7 +60,10 @@ def _surfaces(console: Console, folder: SweepFolder, points: Sequence[GridPoint]
     console.print(f"surface  {folder.path / 'surface.md'}", soft_wrap=True)
     if len(varied.factors) == 2:
         best = surface.balance(surfaces).setting
-        for file in surface_figure.draw(surfaces, varied.settings, best, folder.path / "surface"):
+        drawn = figure.draw(surfaces, varied.settings, best)
+        for form in ("png", "svg"):
+            file = folder.path / f"surface.{form}"
+            write_whole(file, render(drawn, form))
             console.print(f"figure   {file}", soft_wrap=True)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from clmed.config import ExperimentConfig, dump
 from clmed.errors import UserError
-from clmed.results import surface_figure
+from clmed.results.plots import surface as figure
+from clmed.results.plots.style import render
 from clmed.results.rundir import RunDirectory
 from clmed.sweep.folder import SweepFolder
 from clmed.sweep.grid import Grid
@@ -61,8 +62,11 @@ def test_the_surfaces_of_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = report(varied, surfaces)
     assert "| 8k | 0.2 | +28.0 [+25.5, +30.5] | +12.5 [+12.5, +12.5] |" in text
     assert "at the edge for tokens" in text and "over 3 seeds" in text
-    files = surface_figure.draw(surfaces, varied.settings, best, tmp_path / "surface")
-    assert [file.suffix for file in files] == [".png", ".svg"] and all(file.stat().st_size > 5000 for file in files)
+    drawn = figure.draw(surfaces, varied.settings, best)
+    assert [axes.get_title() for axes in drawn.axes] == ["gain, points of accuracy", "forgetting, points of accuracy"]
+    assert [axes.get_xscale() for axes in drawn.axes] == ["log", "log"] and drawn.axes[0].get_yscale() == "linear"
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["2k", "4k", "8k"]
+    Path("surface.png").write_bytes(render(drawn, "png"))
 
 
 @pytest.mark.parametrize(
