@@ -1,9 +1,11 @@
 """Which runs make a row: each its own, or all seeds of one strategy; which row is the reference, which are trivial."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clmed.results.comparison.reading import Read
@@ -41,14 +43,18 @@ class Group:
 
 
 def by_run(runs: Sequence[Read]) -> list[Group]:
-    """Each run a row, called by its name; of one name by their seeds, and if these agree, too, by their paths."""
+    """Each run a row, called by its name; of one name by their seeds, and if these agree, too, by their folders."""
+    shared = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
     names = Counter(run.name for run in runs)
     seeds = Counter((run.name, run.seed) for run in runs)
 
     def label(run: Read) -> str:
         if names[run.name] == 1:
             return run.name
-        return f"{run.name} (seed {run.seed})" if seeds[run.name, run.seed] == 1 else str(run.path)
+        return f"{run.name} (seed {run.seed})" if seeds[run.name, run.seed] == 1 else folder(run)
+
+    def folder(run: Read) -> str:
+        return str(run.path.absolute().relative_to(shared))
 
     return [Group(label=label(run), runs=(run,), needed=1) for run in runs]
 

@@ -139,6 +139,18 @@ def test_other_shots_budgets_and_templates_are_refused_or_marked(tmp_path, chang
     assert any(told in note for note in found.notes) and found.rows[0].mismatches == ()
 
 
+def test_rows_are_told_apart_by_name_then_seed_then_folder(tmp_path):
+    answered_run(tmp_path / "a", name="naive")
+    answered_run(tmp_path / "b", name="naive", seed=1)
+    answered_run(tmp_path / "deep" / "b", name="naive", seed=1)
+    answered_run(tmp_path / "c", name="ewc", strategy={"ewc": {}})
+    found = compare([tmp_path, tmp_path / "deep"])
+    assert [row.label for row in found.rows] == ["naive (seed 0)", "b", "ewc", "deep/b"]
+    by = compare([tmp_path, tmp_path / "deep"], by="strategy")
+    assert [(row.label, row.seeds) for row in by.rows][:2] == [("naive", (0, 1)), ("ewc", (0,))]
+    assert len(by.rows) == 3  # a repetition of a seed is no other seed
+
+
 def test_another_model_is_compared_and_told(tmp_path):
     first = answered_run(tmp_path / "naive", config={"model": {"path": "gpt2"}})
     other = answered_run(tmp_path / "other", name="other", config={"model": {"path": "gpt2-large"}})
