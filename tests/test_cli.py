@@ -121,6 +121,7 @@ def test_the_examples_of_the_help_are_valid(command: str) -> None:
         (["run", "good.yaml", "seed"], "command line: 'seed' is not of the form key=value"),
         (["run"], "Missing argument 'FILE'"),
         (["plot"], "Missing argument 'RUN...'"),
+        (["report"], "Missing argument 'RUN...'"),
         (["validate", "seed=1"], "Missing argument 'FILE...'"),
         (["walk"], "No such command 'walk'"),
         (["strategies", "show", "ewk"], "no strategy 'ewk'; did you mean 'ewc'?"),

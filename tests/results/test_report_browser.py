@@ -89,12 +89,13 @@ def test_rows_are_filtered_by_words_and_by_benchmark(desktop: Opened) -> None:
     form = desktop.page.locator(".filter[data-table=category-table]")
     form.locator("input").fill("high school HISTORY")
     shown = set(desktop.column("category-table", "category or subject"))
-    assert shown == {f"high school {which} history" for which in ("european", "us", "world")}
+    assert shown == {f"high school {which} history subject of mmlu" for which in ("european", "us", "world")}
     assert re.fullmatch(r"3 of \d+ rows", form.locator("output").text_content())
     form.locator("select").select_option("cmexam")
-    assert desktop.column("category-table", "benchmark") == []
+    assert desktop.column("category-table", "replay") == []
     form.locator("input").fill("")
-    assert set(desktop.column("category-table", "benchmark")) == {"cmexam"}
+    notes = desktop.page.locator("#category-table tbody tr:not([hidden]) td:first-child small").all_text_contents()
+    assert set(notes) == {"category of cmexam"}
     form.locator("select").select_option("")
 
 
@@ -119,6 +120,38 @@ def test_on_paper_it_is_light_and_nothing_is_hidden_behind_a_scroll_bar(browser:
     assert opened.page.evaluate(cut) == 0
     assert opened.page.pdf().startswith(b"%PDF")
     opened.page.close()
+
+
+def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(desktop: Opened) -> None:
+    figures = desktop.page.locator("figure").evaluate_all("found => found.map(figure => figure.id)")
+    assert set(figures) == {f"figure-{name}" for name in ("forgetting", "plane", "heatmap", "training", "mixture")}
+    for drawing in desktop.page.locator("figure svg").all():
+        box = drawing.bounding_box()
+        assert box["width"] > 300 and box["height"] > 20
+        assert "for naive, replay, ewc. The numbers are in" in drawing.get_attribute("aria-label")
+    ids = desktop.page.locator("[id]").evaluate_all("found => found.map(element => element.id)")
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("figure", "told"),
+    [
+        ("forgetting", r"replay: \d\d\.\d after 1\.5B"),
+        ("plane", r"replay: gain \+[\d.]+, retention −[\d.]+"),
+        ("heatmap", r"humanities: −[\d.]+ points \(naive\)"),
+        ("mixture", r"general: 20\.0 % of this experience"),
+    ],
+)
+def test_the_value_of_a_mark_shows_under_the_pointer(desktop: Opened, figure: str, told: str) -> None:
+    texts = desktop.page.locator(f"#figure-{figure} [data-tip]").evaluate_all("all => all.map(e => e.dataset.tip)")
+    wanted = next(text for text in texts if re.fullmatch(told, text))
+    mark = desktop.page.locator(f'#figure-{figure} [data-tip="{wanted}"]').first
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    desktop.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert wanted in desktop.page.locator("#tip").text_content().split("\n")
+    desktop.page.mouse.move(2, 2)
+    assert desktop.page.locator("#tip").is_hidden()
 
 
 def _number(text: str) -> float:

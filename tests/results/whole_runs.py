@@ -14,6 +14,22 @@ from clmed.results.rundir import RunDirectory
 EXAMS = {"cmexam": ("gain", 0, 60, 0.28, 0.14), "mmlu": ("retention", 5, 14, 0.55, -0.09)}
 PERPLEXITY = "wikipedia"
 STREAM = (("medical-pretraining", 3, 750_000_000), ("exam-finetuning", 1, 12_000_000))
+CONFIG: dict[str, Any] = {
+    "model": {"path": "meta-llama/Llama-2-13b-hf"},
+    "data": {
+        "encyclopedia": {"path": "encyclopedia.jsonl", "format": "text"},
+        "general": {"path": "wikipedia.jsonl", "format": "text"},
+    },
+    "stream": [
+        {"name": name, "data": ["encyclopedia"], "tokens": parts * size, "optimizer": {"lr": 2e-5}}
+        for name, parts, size in STREAM
+    ],
+    "evaluation": {
+        "gain": [{"benchmark": "cmexam", "path": "cmexam.csv"}],
+        "retention": [{"benchmark": "mmlu", "shots": 5}, {"perplexity": "general", "name": PERPLEXITY}],
+    },
+    "training": {"sequence_length": 4096, "tokens_per_step": 2**20},
+}
 DISCIPLINES = ("临床医学", "中医学", "药学", "公共卫生", "口腔医学", "医学人文", "检验")
 MMLU = {
     "STEM": """abstract_algebra astronomy college_biology college_chemistry college_computer_science
@@ -45,8 +61,7 @@ def whole_run(
     strategy: Mapping[str, Any] | None = None,
 ) -> Path:
     """keeps: the share of what naive training forgets this run keeps; times: so many questions; points: at most."""
-    config = {"name": name, "seed": seed, "model": {"path": "meta-llama/Llama-2-13b-hf"}, "strategy": strategy or {}}
-    config["stream"] = [{"name": one, "data": ["encyclopedia"], "optimizer": {"lr": 2e-5}} for one, *_ in STREAM]
+    config = {**CONFIG, "name": name, "seed": seed, "strategy": strategy or {}}
     versions = {"clmed": "0.1.0", "torch": "2.14.1", "python": "3.11.9"}
     environment = {"versions": versions, "machine": "Linux", "device": "NVIDIA A100", "ranks": 8, "command": ["clmed"]}
     run = RunDirectory.create(path, yaml.safe_dump(config, allow_unicode=True), environment)

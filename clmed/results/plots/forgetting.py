@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clmed.results.metrics import NATS, is_accuracy, lower_is_better
+from clmed.results.metrics import NATS, as_shown, is_accuracy, lower_is_better
 from clmed.results.plots.curves import Curve, curves, panels
 from clmed.results.plots.frame import End, make_frame
 from clmed.results.plots.runs import Group
-from clmed.results.plots.style import COLOURS, DASHES, GREY, MARKERS, new_figure
+from clmed.results.plots.style import COLOURS, DASHES, GREY, MARKERS, new_figure, tell
+from clmed.results.table import tokens_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,9 @@ def _draw_panel(axes: Axes, metric: str, found: Sequence[Curve]) -> list[End]:
             axes.fill_between(tokens, low, high, color=style["color"], alpha=0.2, linewidth=0, zorder=2)
             scores += [*low, *high]
         for line in [curve.mean] if band else curve.lines:
-            axes.plot(*zip(*line, strict=True), clip_on=False, **style)
+            (drawn,) = axes.plot(*zip(*line, strict=True), clip_on=False, **style)
+            label, digits = curve.label.replace("\n", " "), as_shown(metric)[1]
+            tell(drawn, (f"{label}: {score:.{digits}f} after {tokens_text(tokens)}" for tokens, score in line))
             scores += [score for _, score in line]
     bases = {base: curve for curve in found if curve.whole for base in curve.bases}
     for base, curve in bases.items():

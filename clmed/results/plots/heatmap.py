@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from clmed.results.metrics import WHOLE, Key, is_accuracy, last_point, primary_metric
 from clmed.results.plots.runs import Group, Run
-from clmed.results.plots.style import GREY, LARGE, LINE, WIDTH, cut, new_figure, text_width
+from clmed.results.plots.style import GREY, LARGE, LINE, WIDTH, cut, new_figure, tell, text_width
 from clmed.results.points import measured_points
 from clmed.results.table import fold, tokens_text
 
@@ -161,7 +161,8 @@ class _Box:
         for block in self.panel.blocks:
             changes = self.panel.changes[row : row + len(block)]
             edges = [y + ROW * number for number in range(len(block) + 1)]
-            axes.pcolormesh(right, edges, changes, cmap=colours, norm=norm, edgecolors="white", linewidth=0.4)
+            cells = axes.pcolormesh(right, edges, changes, cmap=colours, norm=norm, edgecolors="white", linewidth=0.4)
+            tell(cells, _told(block, self.panel.columns, changes))
             for name, values, top in zip(block, changes, edges, strict=False):
                 self._draw_row(axes, name, values, top + ROW / 2, norm)
             y, row = edges[-1] + GAP, row + len(block)
@@ -176,6 +177,14 @@ class _Box:
                     colour = "white" if abs(value) > 0.6 * float(norm.vmax or 1) else "black"
                     shown = f"{value:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0")
                     axes.text(self.left + self.cell * (number + 0.5), y, shown, ha="center", color=colour, **middle)
+
+
+def _told(names: Sequence[str], columns: Sequence[str], changes: np.ndarray) -> Iterator[str]:
+    """Of each cell, row by row."""
+    for name, values in zip(names, changes, strict=True):
+        for column, value in zip(columns, values, strict=True):
+            told = f"{value:+.1f} points".replace("-", "−") if math.isfinite(value) else "not measured"
+            yield f"{shown_name(name)}: {told} ({' '.join(column.split())})"
 
 
 def shown_name(category: str) -> str:

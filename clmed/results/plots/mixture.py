@@ -14,7 +14,7 @@ import numpy as np
 
 from clmed.results.plots.frame import make_frame
 from clmed.results.plots.runs import Group, Run
-from clmed.results.plots.style import COLOURS, LARGE, LEFT, WIDTH, new_figure, text_width
+from clmed.results.plots.style import COLOURS, LARGE, LEFT, WIDTH, new_figure, tell, text_width
 from clmed.results.plots.training import sources
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def draw(grouped: Sequence[Group]) -> Figure:
                 for number, style in enumerate(styles):
                     low, high = levels[:, number], levels[:, number + 1]
                     if (high > low).any():
-                        axes.stairs(high, edges, baseline=low, fill=True, **style)
+                        drawn = axes.stairs(high, edges, baseline=low, fill=True, **style)
+                        tell(drawn, [f"{names[number]}: {np.mean(high - low):.1f} % of this experience"])
             axes.set_ylim(0, 100)
             axes.set_ylabel("share of training (%)")
     return figure

@@ -19,7 +19,7 @@ import numpy as np
 from clmed.results.fronts import BASE, Point, ends, front, is_beyond, is_trivial, known, trivial_front
 from clmed.results.plots.labels import NEAR, nearest, place_labels
 from clmed.results.plots.runs import Group, interval
-from clmed.results.plots.style import BOTTOM, COLOURS, GREY, LEFT, WIDTH, cut, new_figure, text_size
+from clmed.results.plots.style import BOTTOM, COLOURS, GREY, LEFT, WIDTH, cut, new_figure, tell, text_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,8 @@ def _draw_spot(axes: Axes, spot: Spot, style: dict[str, Any]) -> None:
     if right > left or high > low:
         errors = [[[x - left], [right - x]], [[y - low], [high - y]]]
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=style["color"], elinewidth=0.7, zorder=3)
-    axes.plot(x, y, linestyle="none", markersize=4.5, markeredgewidth=1, zorder=4, label=spot.label, **style)
+    (drawn,) = axes.plot(x, y, linestyle="none", markersize=4.5, markeredgewidth=1, zorder=4, label=spot.label, **style)
+    tell(drawn, [f"{spot.label}: gain {x:+.1f}, retention {y:+.1f}".replace("-", "−")])
 
 
 def _draw_fronts(axes: Axes, trivial: Sequence[Point], pareto: Sequence[Point]) -> list[tuple[Point, Point]]:

@@ -12,10 +12,12 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from clmed.results.plots.fonts import han_fonts
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
@@ -32,6 +34,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "os^DvPX"
 # Dots are kept for the base model. Four patterns and seven colours make 28 different pairs.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (2.5, 1)))
+
+
+# What a page may show under the pointer: a text for each mark (marker, cell) of an artist in its order, or one for all.
+VALUES: WeakKeyDictionary[Artist, list[str]] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -62,6 +68,11 @@ def new_figure(words: Iterable[str]) -> Iterator[Figure]:
         figure = Figure(dpi=200)
         FigureCanvasAgg(figure)
         yield figure
+
+
+def tell(artist: Artist, values: Iterable[str]) -> None:
+    """Texts for the pointer, see VALUES."""
+    VALUES[artist] = list(values)
 
 
 def render(figure: Figure, format: str) -> bytes:

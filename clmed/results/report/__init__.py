@@ -1,7 +1,9 @@
 """`clmed report`: runs as one HTML page that needs nothing else.
 
-runs.py      the runs as they are, damaged ones too
-page.py      what the page says: sections of
-scores.py, facts.py, tables.py, figures.py, drawing.py
-render.py    the page as HTML, through assets/page.html
+runs.py        the runs as they are, damaged ones too
+page.py        what the page says: a summary.py, and sections
+scores.py, losses.py (of what was answered.py), facts.py     as tables.py
+figures.py     as drawing.py
+findings.py, words.py
+render.py      the page as HTML, through assets/page.html
 """

@@ -80,7 +80,7 @@ def mixture(named: Mapping[str, ReportedRun]) -> Table | None:
         return None
     columns = [
         *(Column(heading=heading, numeric=False) for heading in ("run", "experience", "source")),
-        Column(heading="tokens", hint="those with a loss, in all steps of the experience"),
+        Column(heading="tokens", minor=True, hint="those with a loss, in all steps of the experience"),
         Column(heading="of tokens"),
         Column(heading="of loss", hint="the mean over steps"),
     ]

@@ -40,10 +40,12 @@ def category_table(compared: Comparison, members: Members) -> Table | None:
     every = [(key, label) for key, changes in found.items() for label in changes]
     corrected = dict(zip(every, holm([found[key][label].p_two_sided() for key, label in every]), strict=True))
     longest = max(abs(change.value) for changes in found.values() for change in changes.values()) or 1.0
-    rows = []
+    rows, belongs = [], []
     for key, changes in sorted(found.items(), key=lambda item: np.mean([each.value for each in item[1].values()])):
-        cells = [text(key[0]), text(key[1].removeprefix(SUBJECT).replace("_", " "))]
-        cells += [text("subject" if key[1].startswith(SUBJECT) else "category"), number(sizes[key], f"{sizes[key]:,}")]
+        kind = "subject" if key[1].startswith(SUBJECT) else "category"
+        cells = [Cell(text=key[1].removeprefix(SUBJECT).replace("_", " "), note=f"{kind} of {key[0]}")]
+        cells.append(number(sizes[key], f"{sizes[key]:,}"))
+        belongs.append(key[0])
         for label in members:
             change = changes.get(label)
             sure = change is not None and corrected[key, label] < ALPHA
@@ -52,9 +54,7 @@ def category_table(compared: Comparison, members: Members) -> Table | None:
             cells.append(cell if change is None else replace(cell, bar=change.value / longest))
         rows.append(cells)
     columns = [
-        Column(heading="benchmark", numeric=False),
         Column(heading="category or subject", numeric=False),
-        Column(heading="kind", numeric=False, minor=True),
         Column(heading="questions", minor=True),
         *(Column(heading=label if len(members) > 1 else "change") for label in members),
     ]
@@ -62,8 +62,7 @@ def category_table(compared: Comparison, members: Members) -> Table | None:
         "Change since the base model in percentage points with 95 % intervals, the greatest loss first; bold where "
         "it is more than chance after correction for the number of all rows"
     )
-    names = list(dict.fromkeys(name for name, _ in found))
-    return Table(name="category-table", caption=caption, columns=columns, rows=rows, filterable=True, choices=names)
+    return Table(name="category-table", caption=caption, columns=columns, rows=rows, filterable=True, belongs=belongs)
 
 
 def _metric(compared: Comparison, benchmark: str) -> str:
@@ -132,7 +131,6 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
     several, seeds = len(members) > 1, any(len(runs) > 1 for runs in members.values())
     columns = [
         *([Column(heading="run", numeric=False)] if several else []),
-        Column(heading="benchmark", numeric=False),
         Column(heading="subject", numeric=False),
         Column(heading="index", hint="its place in the file or subject, from 0"),
         Column(heading="right", numeric=False),
@@ -142,8 +140,7 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
     rows = [
         [
             *([text(label)] if several else []),
-            text(flip.benchmark),
-            text(flip.subject.replace("_", " ")),
+            Cell(text=flip.subject.replace("_", " ") or flip.benchmark, note=flip.benchmark),
             number(flip.index, str(flip.index)),
             text(flip.gold),
             text(flip.now or "nothing"),
@@ -152,7 +149,6 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
         for label, found in every.items()
         for flip in found[:each]
     ]
-    names = {flip.benchmark for found in every.values() for flip in found}
     caption = "Questions answered rightly by the base model and wrongly now"
     return Table(
         name="flip-table",
@@ -160,7 +156,7 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
         columns=columns,
         rows=rows,
         filterable=True,
-        choices=[name for name in benchmarks if name in names],
+        belongs=[flip.benchmark for found in every.values() for flip in found[:each]],
         cut=total - len(rows),
     )
 

@@ -1,7 +1,7 @@
 """What the page says, from the runs: a summary, and sections of tables and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,9 @@ from clmed.results.comparison import Comparison, compare
 from clmed.results.comparison.groups import by_strategy
 from clmed.results.comparison.reading import find, read
 from clmed.results.metrics import is_accuracy
-from clmed.results.report import facts, losses, scores
+from clmed.results.report import facts, figures, losses, scores
+from clmed.results.report.drawing import Drawing
+from clmed.results.report.findings import Found, findings
 from clmed.results.report.runs import STATES, ReportedRun, labels
 from clmed.results.report.summary import sentences
 from clmed.results.report.tables import Table
@@ -23,8 +25,10 @@ class Section:
 
     name: str
     heading: str
+    figures: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
+    findings: Sequence[Found] = ()
     details: Sequence[tuple[str, str]] = ()
     words: Sequence[tuple[str, str]] = ()
 
@@ -74,8 +78,11 @@ def _nothing_to_report(runs: Sequence[ReportedRun]) -> str:
 
 
 def _line(label: str, run: ReportedRun) -> RunLine:
-    told = [f"strategy {run.strategy}, seed {run.seed}"]
-    told.append(f"measured {run.last} times since the base model" if run.rows else "no results yet")
+    told = [*([f"strategy {run.strategy}"] if run.strategy != run.name else []), f"seed {run.seed}"]
+    if not run.rows:
+        told.append("no results yet")
+    elif run.state != "complete":
+        told.append(f"measured {run.last} times since the base model")
     if STATES[run.state]:
         told.append(STATES[run.state] + (f" ({run.reason})" if run.reason else ""))
     return RunLine(label=label, state=run.state, told="; ".join(told), problems=list(dict.fromkeys(run.problems)))
@@ -85,6 +92,8 @@ def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Se
     by_path = {run.path: run for run in named.values()}
     members = {row.label: [by_path[path] for path in row.runs] for row in compared.rows}
     exams = _exams(compared)
+    found, blind = findings(named)
+    drawn, problems = figures.draw([run.path for run in named.values()], list(named))
     sections = [
         Section(
             name="scores",
@@ -94,15 +103,16 @@ def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Se
                 scores.benchmark_table(compared, members),
                 scores.point_table(compared, named),
             ],
-            notes=compared.notes,
+            notes=[*compared.notes, *problems],
         ),
+        Section(name="diagnosis", heading="What may be wrong", findings=found, notes=blind),
         Section(name="categories", heading="What lost most", tables=_present(losses.category_table(compared, members))),
         Section(
             name="flips",
             heading="Forgotten questions",
             tables=_present(losses.lost_and_won(named, exams), losses.flip_table(members, exams)),
         ),
-        Section(name="mixture", heading="Mixture as trained", tables=_present(facts.mixture(named))),
+        Section(name="training", heading="What it was trained on", tables=_present(facts.mixture(named))),
         Section(name="cost", heading="Cost", tables=[facts.cost(named)]),
         Section(
             name="configuration",
@@ -115,7 +125,12 @@ def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Se
         Section(name="environment", heading="Environment", tables=_present(facts.environments(named))),
         Section(name="words", heading="Words", words=WORDS),
     ]
-    return [each for each in sections if each.tables or each.details or each.words]
+    sections = [replace(each, figures=drawn.get(each.name, [])) for each in sections]
+    return [
+        each
+        for each in sections
+        if each.tables or each.findings or each.notes or each.figures or each.details or each.words
+    ]
 
 
 def _exams(compared: Comparison) -> list[str]:

@@ -20,7 +20,6 @@ def overview(compared: Comparison) -> Table:
         Column(heading="retained?", numeric=False, hint=f"by less than {100 * compared.margin:g} points"),
         Column(heading="forgetting", hint="how far below the best earlier point, in percentage points", minor=True),
         *([Column(heading="seeds", minor=True)] if several else []),
-        Column(heading="domain tokens", minor=True),
         Column(heading="all tokens", minor=True),
         Column(heading="FLOPs", minor=True),
         Column(heading="front", numeric=False, hint="no other has more of gain and retention", minor=True),
@@ -36,7 +35,6 @@ def overview(compared: Comparison) -> Table:
             text(row.verdict or NONE),
             estimated(row.forgetting, ACCURACY),
             *([number(len(row.seeds), str(len(row.seeds)))] if several else []),
-            number(row.tokens, tokens_text(row.tokens or 0)),
             number(row.all_tokens, tokens_text(row.all_tokens or 0)),
             number(row.flops, f"{row.flops or 0:.3g}"),
             text("on the front" if row.on_front else NONE),
@@ -81,10 +79,10 @@ def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Reporte
         Column(heading="questions", hint="of a perplexity: tokens", minor=True),
     ]
     caption = "Each benchmark before and after training; changes in percentage points or nats per token, 95 % intervals"
+    belongs = [row[0].text for row in rows]
     return Table(
-        name="score-table", caption=caption, columns=columns, rows=rows, filterable=len(rows) > 12,
-        choices=compared.benchmarks if len(rows) > 12 else (),
-    )  # fmt: skip
+        name="score-table", caption=caption, columns=columns, rows=rows, filterable=len(rows) > 12, belongs=belongs
+    )
 
 
 def point_table(compared: Comparison, named: Mapping[str, ReportedRun]) -> Table:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from clmed.results.metrics import NATS, as_shown, lower_is_better
 from clmed.results.statistics import Estimate
@@ -36,7 +36,8 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """filterable: gets a field that hides the rows without a word; cut: rows there are besides those shown."""
+    """filterable: gets a field that hides the rows without a word; belongs: what each row belongs to (a benchmark), to
+    choose from beside that; cut: rows there are besides those shown."""
 
     name: str  # its id on the page
     caption: str
@@ -44,8 +45,13 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     filterable: bool = False
-    choices: Sequence[str] = field(default=())  # words to choose from beside the filter, such as benchmarks
+    belongs: Sequence[str] = ()
     cut: int = 0
+
+    @property
+    def choices(self) -> list[str]:
+        """What there is to choose from."""
+        return list(dict.fromkeys(self.belongs))
 
 
 def text(value: object) -> Cell:

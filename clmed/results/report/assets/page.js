@@ -21,7 +21,7 @@ for (const form of document.querySelectorAll(".filter")) {
     let left = 0;
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
-      const here = !choice || !choice.value || [...row.cells].some(cell => cell.dataset.is === choice.value);
+      const here = !choice || !choice.value || row.dataset.of === choice.value;
       row.hidden = !(here && wanted.every(word => text.includes(word)));
       left += !row.hidden;
     }
@@ -32,23 +32,25 @@ for (const form of document.querySelectorAll(".filter")) {
   filter();
 }
 
-// Values in figures: the marked place nearest to the pointer or finger, within REACH pixels, shows its title.
+// Values in figures: the area under the pointer or finger, or the nearest markers within REACH pixels, show their text.
 const REACH = 24;
 const tip = document.getElementById("tip");
 for (const drawing of document.querySelectorAll(".drawing")) {
   const marks = [...drawing.querySelectorAll("[data-tip]")];
   const show = event => {
-    let nearest = event.target.closest("[data-tip]"), least = REACH;
-    for (const mark of nearest ? [] : marks) {
+    const area = event.target.closest("path[data-tip], g[data-tip]");
+    let found = area ? [area] : [], least = REACH;
+    for (const mark of area ? [] : marks) {
       const box = mark.getBoundingClientRect();
       const away = Math.hypot(
         Math.max(box.left - event.clientX, 0, event.clientX - box.right),
         Math.max(box.top - event.clientY, 0, event.clientY - box.bottom));
-      if (away < least) [nearest, least] = [mark, away];
+      if (away < least) [found, least] = [[mark], away];
+      else if (away === least) found.push(mark);
     }
-    tip.hidden = !nearest;
-    if (!nearest) return;
-    tip.textContent = nearest.dataset.tip;
+    tip.hidden = !found.length;
+    if (tip.hidden) return;
+    tip.textContent = found.map(mark => mark.dataset.tip).join("\n");
     const left = Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8);
     tip.style.left = `${Math.max(left, 8)}px`;
     tip.style.top = `${Math.max(event.clientY - tip.offsetHeight - 12, 8)}px`;
