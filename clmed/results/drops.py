@@ -11,9 +11,9 @@ out, or when examples show the form, it still knows. From the accuracies of one 
     letter_shift_from_base  half the sum over letters of |share among predictions now - then|: 0 to 1
 
 The loss is the one without shots where that is measured, and else the benchmark's own. Where the answers to the
-questions are known, each of these but the shift has its 95 % interval, `low` and `high`: percentiles of a bootstrap
-over questions (Efron & Tibshirani 1993), within subjects where the benchmark is averaged over them. It says what other
-questions would have given; the letters' prior is taken as it was found.
+questions are known, each of these but the shift has its 95 % interval, `low` and `high`: what other questions would
+have given, within subjects where the benchmark is averaged over them (`statistics/bootstrap.py`). The letters' prior
+is taken as it was found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from clmed.results.metrics import ACCURACY, WHOLE, Rows, last_point
+from clmed.results.statistics.bootstrap import generator, interval, question_draws
 
 CALIBRATED = "_calibrated"
 NO_SHOTS, TEXT = "0_shot", "text"
@@ -49,10 +50,12 @@ def against_base(
     found = split(losses)
     common = {"category": WHOLE, "questions": later[ACCURACY]["questions"]} if "" in losses else {}
     rows = [{**common, "metric": metric, "score": value} for metric, value in found.items()]
-    if found and before is not None and after is not None:
-        draws = drawn(before, after, [*losses], by_subject)
-        for row, values in zip(rows, split(draws).values() if draws else (), strict=False):
-            row["low"], row["high"] = np.percentile(values, (2.5, 97.5)).tolist()
+    if found and before is not None and after is not None and (each := _by_question(before, after, [*losses])):
+        strata = np.array(after["subject"]) if by_subject else None
+        draws = question_draws(np.column_stack([*split(each).values()]), strata, rng=generator(0), draws=DRAWS)
+        for row, column in zip(rows, draws.T, strict=True):
+            ends = interval(row["score"], column)
+            row |= {"low": ends.low, "high": ends.high}
     if CALIBRATED in losses and "" in losses:
         shift = distance(_letters(base), _letters(now))
         rows.append({**common, "metric": "letter_shift_from_base", "score": shift})
@@ -75,26 +78,14 @@ def split(losses: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def drawn(before: Answers, after: Answers, ways: Sequence[str], by_subject: bool) -> dict[str, np.ndarray]:
-    """The losses (DRAWS,) of as many samples of the questions, drawn with replacement; nothing where a way has no
-    column.
-
-    Questions that fared alike are drawn together: how many of each kind there are is multinomial.
-    """
+def _by_question(before: Answers, after: Answers, ways: Sequence[str]) -> dict[str, np.ndarray]:
+    """The losses (questions,) of each question; nothing where a way has no column."""
     columns = [f"prediction{way}" for way in ways]
     if any(column not in answers for column in columns for answers in (before, after)):
         return {}
     gold = np.array(after["gold"])
     then, now = (np.array([answers[column] for column in columns]) == gold for answers in (before, after))
-    lost = then.astype(float) - now
-    subjects = np.unique(after["subject"], return_inverse=True)[1] if by_subject else np.zeros(lost.shape[1], dtype=int)
-    draw = np.random.default_rng(0)
-    means = []
-    for subject in range(subjects.max() + 1):
-        kinds, counts = np.unique(lost[:, subjects == subject], axis=1, return_counts=True)
-        drawn = draw.multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
-        means.append(drawn @ kinds.T / counts.sum())
-    return dict(zip(ways, np.mean(means, axis=0).T, strict=True))
+    return dict(zip(ways, then.astype(float) - now, strict=True))
 
 
 def drops(rows: Rows) -> list[str]:

@@ -30,7 +30,10 @@ MOST_CATEGORIES = 3
 # As many score columns as fit 100 characters; beyond it the whole benchmarks stay and categories give way.
 MOST_COLUMNS = 7
 NAME_WIDTH = 12
+METRIC_WIDTH = 14
 MOST_ROWS = 16
+HIDDEN = ("subject:", "letter:")
+"""What categories begin with that no table shows."""
 BASELINES = {"constant": "one letter", "majority": "majority"}
 
 
@@ -89,15 +92,18 @@ def evaluation_table(rows: Rows) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     notes: list[str] = []
     for name in dict.fromkeys(row["benchmark"] for row in rows):
-        shown = [row for row in rows if row["benchmark"] == name and not row["category"].startswith("subject:")]
+        shown = [row for row in rows if row["benchmark"] == name and not row["category"].startswith(HIDDEN)]
         for index, row in enumerate(shown[:MOST_ROWS]):
-            share = is_accuracy(row["metric"]) or (row["metric"].startswith("f1") and "constant" in row)
+            metric = row["metric"]
+            share = (
+                is_accuracy(metric) or metric.startswith(ACCURACY) or (metric.startswith("f1") and "constant" in row)
+            )
             found = [row.get(key) for key in ("score", *BASELINES)]
             values = ["" if v is None else f"{100 * v:.1f}" if share else f"{v:.4f}" for v in found]
             table.add_row(
                 Text("" if index else fold(name, NAME_WIDTH)),
                 Text(fold(row["category"], NAME_WIDTH)),
-                row["metric"],
+                Text(fold(metric, METRIC_WIDTH)),
                 values[0],
                 *(Text(value, style="dim") for value in values[1:]),
                 f"{row['questions']:,}",
@@ -131,7 +137,7 @@ def categories(rows: Rows, benchmark: str) -> list[str]:
     Where questions were found in training text, these and the others are shown before all other categories.
     """
     found = dict.fromkeys(row["category"] for row in rows if row["benchmark"] == benchmark)
-    shown = [name for name in found if name != WHOLE and not name.startswith("subject:")]
+    shown = [name for name in found if name != WHOLE and not name.startswith(HIDDEN)]
     if CONTAMINATED in shown:
         return [name for name in (CLEAN, CONTAMINATED) if name in shown]
     return shown if len(shown) <= MOST_CATEGORIES else []

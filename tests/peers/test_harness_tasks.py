@@ -4,6 +4,8 @@ The same task files, questions, shots and model: every metric is the same, log-l
 texts equal to the letter.
 """
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,10 @@ SHOTS = {"hellaswag": 2, "arc_easy": 0, "boolq": 1, "mmlu_anatomy": 5, "triviaqa
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     quiet()
-    return write_tasks(tmp_path_factory.mktemp("lm_eval") / "tasks")
+    yield write_tasks(tmp_path_factory.mktemp("lm_eval") / "tasks")
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

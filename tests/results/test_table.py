@@ -4,7 +4,7 @@ import pytest
 from lifelike import lifelike_rows
 from rich.console import Console
 
-from clmed.results.table import evaluation_table, fold, score_cell, score_table, summary, tokens_text
+from clmed.results.table import categories, evaluation_table, fold, score_cell, score_table, summary, tokens_text
 
 
 def rendered(rows: list[dict], width: int = 100) -> list[str]:
@@ -117,6 +117,10 @@ def test_what_was_measured_outside_a_run_fits_80_columns():
         common | {"category": category, "metric": metric, "score": 0.5}
         for category, metric in (("all", "accuracy"), ("all", "f1_letters"), ("china-specific", "accuracy"))
     ]
+    rows.append(
+        {"benchmark": "mmlu", "category": "all", "metric": "accuracy_calibrated", "score": 0.25, "questions": 7}
+    )
+    rows.append(rows[-1] | {"category": "letter:A", "metric": "predicted"})
     rows += [common | {"category": f"level={n}", "metric": "accuracy", "score": 0.1} for n in range(20)]
     rows += [common | {"category": "subject:anatomy", "metric": "accuracy", "score": 0.1}]
     text = {"benchmark": "some_long_name_perplexity", "category": "all", "metric": "nats_per_token"}
@@ -129,9 +133,11 @@ def test_what_was_measured_outside_a_run_fits_80_columns():
     cells = [line.split() for line in lines]
     assert cells[1] == ["mmlu", "all", "accuracy", "50.0", "25.0", "30.0", "14,042"]
     assert cells[2] == ["all", "f1_letters", "50.0", "25.0", "30.0", "14,042"]
+    assert ["all", "accuracy_", "25.0", "7"] in cells and "predicted" not in capture.get()
+    assert categories(rows[:5], "mmlu") == ["china-specific"]
     told = " ".join(capture.get().split())
     assert (
-        "mmlu: 7 more categories are in results.jsonl mmlu:" in told
+        "mmlu: 8 more categories are in results.jsonl mmlu:" in told
         and "mmlu: rows without a known answer, not asked: 2" in told
     )
     assert "some_long_ all nats_per_token 2.1235 7 name_ perplexity" in told
