@@ -28,6 +28,8 @@ from clmed.results.files import append_lines, disk_errors, read_json, read_lines
 State = Literal["running", "complete", "stopped"]
 Row = dict[str, Any]
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
+
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 STATUS = "status.json"
@@ -172,7 +174,7 @@ class RunDirectory:
         if not file.exists():
             return {}
         try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            config = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is damaged: {' '.join(str(error).split())}") from error
         if not isinstance(config, dict):

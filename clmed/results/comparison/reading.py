@@ -15,13 +15,12 @@ import yaml
 from clmed.errors import UserError
 from clmed.results.answers import Answers, read_answers
 from clmed.results.metrics import WHOLE, last_point, primary_metrics
-from clmed.results.rundir import CONFIG, RESULTS, Row, RunDirectory, is_run
+from clmed.results.rundir import CONFIG, LOADER, RESULTS, Row, RunDirectory, is_run
 
 State = Literal["running", "killed", "complete", "stopped", "damaged"]
 # How the row of a whole benchmark is written: one line of a hundred, where there are subjects.
 _WHOLE = f'"category": "{WHOLE}"'.encode()
 _SECTION = re.compile(r"\n(?=[A-Za-z_])")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,4 +161,4 @@ def _config(run: RunDirectory) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _section(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
+    return yaml.load(text, Loader=LOADER)
