@@ -8,6 +8,7 @@ subject of a hundred questions moves by several points by chance alone.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -171,12 +172,19 @@ class _Box:
         text = cut(axes.figure, shown_name(name), NAME)  # type: ignore[arg-type]
         middle: dict[str, Any] = {"va": "center_baseline", "fontweight": "bold" if name == WHOLE else "normal"}
         axes.text(self.left - EDGE / 2, y, text, ha="right", **middle)
+        for number, value in enumerate(values):
+            if words := self._written(value):
+                colour = "white" if abs(value) > 0.6 * float(norm.vmax or 1) else "black"
+                axes.text(self.left + self.cell * (number + 0.5), y, words, ha="center", color=colour, **middle)
+
+    def _written(self, value: float) -> str:
+        """The number, or where that has no room a plus for a gain: in grey, it looks like a loss."""
+        if not math.isfinite(value):
+            return ""
+        rounded = round(value)
         if self.cell == CELL:
-            for number, value in enumerate(values):
-                if math.isfinite(value):
-                    colour = "white" if abs(value) > 0.6 * float(norm.vmax or 1) else "black"
-                    shown = f"{value:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0")
-                    axes.text(self.left + self.cell * (number + 0.5), y, shown, ha="center", color=colour, **middle)
+            return f"{rounded:+d}".replace("-", "−") if rounded else "0"
+        return "+" if rounded > 0 else ""
 
 
 def _told(names: Sequence[str], columns: Sequence[str], changes: np.ndarray) -> Iterator[str]:
@@ -193,7 +201,7 @@ def shown_name(category: str) -> str:
 
 
 def _column(name: str, cell: float) -> str:
-    name = name.replace("\n", " ")
+    name = re.sub(r"(?<=[-_/])\n", "", name).replace("\n", " ")
     return fold(name, max(18, len(name) // 2 + 2)) if cell == CELL else name  # a cell is two lines wide
 
 

@@ -138,6 +138,7 @@ def test_the_heat_map_holds_the_changes_worst_first(drawn, seeds):
     lines = [scores(run, "synthetic-mmlu") for run in seeds]
     ends = [line[-1] - line[0] for line in lines]
     np.testing.assert_allclose(axes.collections[0].get_array(), [[np.mean(ends[:3]), ends[3]]])
+    assert {f"{np.mean(ends[:3]):+.0f}".replace("-", "−"), "replay (3 seeds)"} <= {t.get_text() for t in axes.texts}
 
 
 @pytest.mark.skipif(not han_fonts("医"), reason="needs a font with Chinese characters")
