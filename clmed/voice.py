@@ -69,7 +69,8 @@ class Voice(logging.Handler):
             self.unwritten.append(what)
             return
         with disk_errors(self.log.parent), self.log.open("a", encoding="utf-8") as file:
-            Console(file=file, width=120, **LITERAL).print(what, soft_wrap=isinstance(what, Text))
+            # In a notebook rich would show it there instead.
+            Console(file=file, width=120, force_jupyter=False, **LITERAL).print(what, soft_wrap=isinstance(what, Text))
 
     @contextmanager
     def follow(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

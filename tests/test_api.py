@@ -156,7 +156,7 @@ def test_figures_are_matplotlibs_and_shown(run: clmed.Run) -> None:
 
 def test_a_comparison_is_that_of_the_command(run: clmed.Run, commanded: Done, folder: Path) -> None:
     shown = clmed.compare([run, "commanded"])
-    rows = comparison.compare([run.path, folder / "commanded"]).rows
+    rows = comparison.compare([run.path, "commanded"]).rows
     assert shown.index.tolist() == [row.label for row in rows]
     for row in rows:
         assert row.gain is not None

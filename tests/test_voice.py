@@ -27,3 +27,14 @@ def test_names_that_look_like_markup_are_said_as_they_are(tmp_path: Path, capsys
     for told in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
         assert "./[bold], 1 parameters" in told and "[/wiki]_perplexity" in told
         assert "[/wiki] 50.0%, [red] 25.0%, :smile: 25.0%" in told
+
+
+def test_in_a_notebook_the_log_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There rich shows what it prints, whatever file it is given, unless told otherwise."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    voice = Voice(quiet=True)
+    assert voice.console.is_jupyter
+    voice.write_to(tmp_path / "log.txt")
+    voice.say("measured")
+    voice.close()
+    assert (tmp_path / "log.txt").read_text() == "measured\n"

@@ -93,6 +93,21 @@ def test_a_run_that_goes_on_counts_from_where_it_stands(monkeypatch: pytest.Monk
     assert "pretraining: 900/1.0k tokens " in out.getvalue() and " 1 min" in out.getvalue()
 
 
+def test_a_notebook_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = pytest.importorskip("IPython.display")
+    shown: list[str] = []
+
+    def show(data: dict[str, str], **_: Any) -> SimpleNamespace:
+        shown.append(data["text/plain"])
+        return SimpleNamespace(update=lambda data, raw: shown.append("again: " + data["text/plain"]))
+
+    monkeypatch.setattr(display, "display", show)
+    line = watch.NotebookLine()
+    line.show("1k/2k tokens")
+    line.show("2k/2k tokens")
+    assert shown == ["1k/2k tokens", "again: 2k/2k tokens"]
+
+
 def _rank(rank: int, port: int, folder: Path) -> None:
     """`clmed run` as torchrun starts it, with everything that it prints in a file."""
     out = os.open(folder / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT)

@@ -143,7 +143,7 @@ def text(comparison: Comparison) -> str:
     from rich.console import Console
 
     buffer = io.StringIO()
-    Console(file=buffer, width=100).print(*terminal(comparison), sep="\n")
+    Console(file=buffer, width=100, force_jupyter=False).print(*terminal(comparison), sep="\n")
     return buffer.getvalue()
 
 

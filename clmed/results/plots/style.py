@@ -11,7 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from clmed.results.plots.fonts import han_fonts
@@ -75,14 +75,14 @@ def tell(artist: Artist, values: Iterable[str]) -> None:
     VALUES[artist] = list(values)
 
 
-def render(figure: Figure, format: str) -> bytes:
+def render(figure: Figure, format: str, dpi: float | Literal["figure"] = "figure") -> bytes:
     """The figure as a file's content (png, svg, pdf). Without a date the same run gives the same bytes."""
     import matplotlib
 
     metadata: dict[str, Any] | None = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
     # 42: text in a PDF stays text (TrueType), which journals ask for.
     with matplotlib.rc_context({"svg.hashsalt": "clmed", "pdf.fonttype": 42}), no_glyph_warnings():
-        figure.savefig(drawn := io.BytesIO(), format=format, metadata=metadata)
+        figure.savefig(drawn := io.BytesIO(), format=format, metadata=metadata, dpi=dpi)
     return drawn.getvalue()
 
 
