@@ -342,7 +342,8 @@ def _is_alive(status: Mapping[str, Any]) -> bool:
     here = status["state"] == "running" and status.get("host") == socket.gethostname()
     if not here or status["pid"] == os.getpid():
         return False
-    return _began(status["pid"]) == status.get("began", "")
+    began = _began(status["pid"])
+    return began is not None and began == status.get("began")
 
 
 def _began(pid: int) -> int | None:
