@@ -12,6 +12,7 @@ Place = tuple[float, float]
 DISTANCES = (0.05, 0.09, 0.14, 0.2, 0.28, 0.38, 0.5, 0.65, 0.8, 1.0, 1.3, 1.6)
 DIRECTIONS = np.deg2rad((0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 293, 113, 247))
 WAYS = np.stack([np.cos(DIRECTIONS), np.sin(DIRECTIONS)], axis=1)
+GAP = 0.02  # between labels
 NEAR = 0.1  # farther away, a line joins the two
 ATTEMPTS = 10
 SHY = 0.3  # how far a label goes to keep off the lines of the plane
@@ -23,11 +24,13 @@ def place_labels(
     extent: Place,
     others: Sequence[Place] = (),
     lines: Sequence[Sequence[Place]] = (),
+    polite: bool = False,
 ) -> list[Place] | None:
     """Centres of the labels, each at the nearest free place; None if one finds none (the plane is too small).
 
     points: in inches from the lower left corner of a plane of `extent`; sizes: width and height of their labels;
-    others: more points that no label may hide; lines: what labels keep off where that is easy. Greedy, the most crowded
+    others: more points that no label may hide; lines: what labels keep off where that is easy; polite: no line from a
+    point to its label passes over another point, else that is avoided only. Greedy, the most crowded
     points first, as they have the least choice; a label that finds no place is the first of the next attempt.
     """
     if not points:
@@ -38,7 +41,7 @@ def place_labels(
     halves, drawn = np.array(sizes) / 2, np.array([[*start, *end] for start, end in lines]).reshape(-1, 4)
     for _ in range(ATTEMPTS):
         found: dict[int, np.ndarray] = {}
-        plane = _Plane(spots=spots, extent=extent)
+        plane = _Plane(spots=spots, extent=extent, polite=polite)
         for index in order:
             centre = plane.find(spots[index], halves[index], drawn)
             if centre is None:
@@ -64,6 +67,7 @@ class _Plane:
 
     spots: np.ndarray
     extent: Place
+    polite: bool
     radius: float = 0.04  # of a spot's marker
     boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
     lines: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
@@ -75,7 +79,12 @@ class _Plane:
         """
         near = [distance for distance in DISTANCES if distance <= SHY]
         far = [distance for distance in DISTANCES if distance > SHY]
-        choices = ((near, True, drawn), (near, True, drawn[:0]), (far, True, drawn), (DISTANCES, False, drawn[:0]))
+        choices = (
+            (near, True, drawn),
+            (near, True, drawn[:0]),
+            (far, True, drawn),
+            (DISTANCES, self.polite, drawn[:0]),
+        )
         for distance, polite, shy in ((d, polite, shy) for distances, polite, shy in choices for d in distances):
             for way in WAYS:
                 centre = own + way * (distance + half)
@@ -90,7 +99,7 @@ class _Plane:
 
     def take(self, own: np.ndarray, centre: np.ndarray, half: np.ndarray) -> None:
         """A label is here, and a line to it where it is far from its point."""
-        self.boxes = np.vstack([self.boxes, [*(centre - half), *(centre + half)]])
+        self.boxes = np.vstack([self.boxes, [*(centre - half - GAP), *(centre + half + GAP)]])
         end = nearest(own, centre, half)
         if np.linalg.norm(end - own) > NEAR:
             self.lines = np.vstack([self.lines, [*own, *end]])
@@ -108,7 +117,9 @@ class _Plane:
     def _is_open(self, own: np.ndarray, end: np.ndarray, polite: bool) -> bool:
         """Whether a line may lead from this spot to the end."""
         line = np.array([[*own, *end]])
-        strangers = self.spots[(self.spots != own).any(axis=1)] if polite else self.spots[:0]
+        # A marker that touches its own can hardly be avoided.
+        far = np.linalg.norm(self.spots - own, axis=1) > 2 * self.radius
+        strangers = self.spots[far] if polite else self.spots[:0]
         return not (
             crosses(line, self.boxes[:, :2], self.boxes[:, 2:]).any()
             or crosses(line, strangers - self.radius, strangers + self.radius).any()

@@ -209,10 +209,11 @@ def _size(
     inner = WIDTH - LEFT - EDGE
     labels = ["\n".join(cut(figure, line, inner - 2 * EDGE) for line in label.split("\n")) for label, _ in named]
     sizes = [text_size(figure, label) for label in labels]
-    for height in (2.4 * 1.1**step for step in range(40)):
+    for step in range(40):
+        height = 2.4 * 1.1**step
         extent = inner, height
         spots, others = (_inches(axes, found, extent) for found in ([point for _, point in named], between))
-        centres = place_labels(spots, sizes, extent, others, [_inches(axes, line, extent) for line in lines])
+        centres = place_labels(spots, sizes, extent, others, [_inches(axes, line, extent) for line in lines], step < 8)
         if centres is not None:
             break
     else:

@@ -15,7 +15,7 @@ def overlap(one, other) -> bool:
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_hide_nothing_and_stay_inside(seed):
     noise = random.Random(seed)
-    extent = (2.7, 4.0)
+    extent = (2.7, 5.0)
     # Half of them crowded, as methods are.
     spots = [(noise.uniform(0.1, 2.6), noise.uniform(0.1, 3.4)) for _ in range(15)]
     spots += [(noise.gauss(1.3, 0.3), noise.gauss(1.7, 0.3)) for _ in range(15)]
