@@ -138,6 +138,8 @@ def worlds_table(records: Sequence[Record]) -> str:
         for world in WORLDS
     }
     by_world = {world: found for world, found in by_world.items() if found}
+    if len(by_world) == 1:
+        return "No such run yet."
     bases = [three(next(iter(found.values())).records[0].base) for found in by_world.values()]
     rows = [["*base*", *(cell for cells in bases for cell in cells)]]
     for name in by_world[WORLDS[0]]:
