@@ -10,6 +10,7 @@ import pytest
 
 from clmed import validation
 from clmed.config import dump
+from clmed.errors import UserError
 from clmed.results import diagnosis
 from clmed.results.diagnosis.corpus import inadequate_corpus
 from clmed.results.diagnosis.forgetting import forgetting
@@ -66,6 +67,7 @@ def test_a_source_without_sense_is_named_and_left_out(run: Callable[[str], Path]
     (finding,) = diagnosis.diagnose(run("mismatch"))
     assert "senseless" in finding.title and "asked" not in finding.title
     assert "no better on it than somebody who knows its words" in finding.meaning
+    assert "It is not the language" in finding.meaning
     assert "- asked_texts" in finding.change and "senseless" not in finding.change
 
 
@@ -163,3 +165,14 @@ def test_what_is_not_recorded_is_told(tmp_path: Path, folder: Path) -> None:
     run = RunDirectory.create(tmp_path / "new", dump(config), {})
     assert diagnosis.diagnose(run.path) == []
     assert len(diagnosis.blind_spots(run.path)) == 2
+
+
+def test_a_damaged_configuration_is_told(tmp_path: Path, folder: Path) -> None:
+    answered = [True, False] * 200
+    path = written(tmp_path / "run", folder, role="gain", base=answered, now=answered)
+    (path / "config.yaml").write_text("name: x\nseed: [\n")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        diagnosis.diagnose(path)
+    (path / "config.yaml").unlink()
+    with pytest.raises(UserError, match="has not begun"):
+        diagnosis.diagnose(path)

@@ -43,6 +43,11 @@ def mismatch(record: Record) -> Finding | None:
                 if all(_senseless(source) for source in found)
                 else ""
             )
+            + (
+                "It is not the language: general text in the same script is familiar. "
+                if {source.script for source in found} <= {source.script for source in general}
+                else ""
+            )
             + "It may be broken (encoding, columns, markup, order of lines) or of another kind than the model's own "
             "data: look at some documents with `clmed data inspect`, and see what the run is without it."
         ),

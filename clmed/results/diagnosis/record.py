@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clmed.config import ExperimentConfig
+from clmed.config import ExperimentConfig, load
+from clmed.errors import UserError
 from clmed.results.metrics import NATS, WHOLE, is_accuracy, last_point, matrix, primary_metric
-from clmed.results.rundir import Row, RunDirectory
+from clmed.results.rundir import CONFIG, Row, RunDirectory
 from clmed.results.statistics import Estimate
 from clmed.results.statistics.bootstrap import generator, interval, question_draws, ratio_draws
 from clmed.results.statistics.paired import mean
@@ -77,7 +78,10 @@ class Record:
 
     @cached_property
     def config(self) -> ExperimentConfig:
-        return ExperimentConfig.model_validate(self.directory.config())
+        file = self.path / CONFIG
+        if not self.directory.config():
+            raise UserError(f"{file} is not there: the run has not begun, or was killed before it had.")
+        return load(file)
 
     @cached_property
     def rows(self) -> list[Row]:
