@@ -30,8 +30,8 @@ def place_labels(
 
     points: in inches from the lower left corner of a plane of `extent`; sizes: width and height of their labels;
     others: more points that no label may hide; lines: what labels keep off where that is easy; polite: no line from a
-    point to its label passes over another point, else that is avoided only. Greedy, the most crowded
-    points first, as they have the least choice; a label that finds no place is the first of the next attempt.
+    point to its label passes over another point, else that is avoided only. Greedy, the most crowded points first, as
+    they have the least choice; a label that finds no place is the first of the next attempt.
     """
     if not points:
         return []
