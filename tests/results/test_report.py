@@ -125,6 +125,13 @@ def test_the_summary_speaks_of_one_run_and_of_several(page: Page, runs: Path) ->
     assert found[0].file.startswith(f"extends: {runs / 'naive' / 'config.yaml'}")
 
 
+def test_of_the_base_alone_it_says_that_it_is_the_base(tmp_path: Path) -> None:
+    page = make_page([whole_run(tmp_path / "run", points=1, state="stopped")])
+    assert page.summary[0].startswith("Only the base model has been measured so far")
+    assert column(table(page, "point-table"), "measured after") == ["base"]
+    assert "score-table" not in render(page)
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_seeds_of_one_strategy_are_a_row(tmp_path: Path) -> None:
     for seed in range(2):

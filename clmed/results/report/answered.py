@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Answered:
         return np.array([category in names for names in self.categories], dtype=bool)
 
 
-@cache
+@lru_cache(maxsize=64)
 def answered(run: ReportedRun, benchmark: str) -> Answered | None:
     """None where not all is known; what is damaged is told among the problems of the run."""
     directory = run.directory

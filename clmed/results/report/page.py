@@ -7,13 +7,13 @@ from typing import Literal
 
 from clmed.errors import UserError
 from clmed.results.comparison import Comparison, compare
-from clmed.results.comparison.groups import by_strategy
+from clmed.results.comparison.groups import by_run, by_strategy
 from clmed.results.comparison.reading import find, read
 from clmed.results.metrics import is_accuracy
 from clmed.results.report import facts, figures, losses, scores
 from clmed.results.report.drawing import Drawing
 from clmed.results.report.findings import Found, findings
-from clmed.results.report.runs import STATES, ReportedRun, labels
+from clmed.results.report.runs import STATES, ReportedRun
 from clmed.results.report.summary import sentences
 from clmed.results.report.tables import Table
 from clmed.results.report.words import WORDS
@@ -52,7 +52,8 @@ class Page:
 def make_page(paths: Sequence[Path]) -> Page:
     """Raises UserError where a path is no run, or none of the runs has results."""
     runs = [ReportedRun.open(path) for path in find(paths)]
-    named = dict(zip(labels(runs), runs, strict=True))
+    groups = by_run([read(run.path) for run in runs])  # whose labels all sections use
+    named = dict(zip((group.label for group in groups), runs, strict=True))
     measured = {label: run for label, run in named.items() if run.rows}
     if not measured:
         raise UserError(_nothing_to_report(runs))
@@ -125,7 +126,10 @@ def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Se
         Section(name="environment", heading="Environment", tables=_present(facts.environments(named))),
         Section(name="words", heading="Words", words=WORDS),
     ]
-    sections = [replace(each, figures=drawn.get(each.name, [])) for each in sections]
+    sections = [
+        replace(each, figures=drawn.get(each.name, []), tables=[table for table in each.tables if table.rows])
+        for each in sections
+    ]
     return [
         each
         for each in sections

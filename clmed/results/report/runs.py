@@ -1,7 +1,6 @@
 """The runs of a report as they are: complete, still going, killed, stopped, damaged, or without results."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,16 +89,3 @@ class ReportedRun:
         except UserError as error:
             self.problems.append(str(error))
             return empty
-
-
-def labels(runs: Sequence[ReportedRun]) -> list[str]:
-    """What each run is called, as in a comparison: by its name; by its seed or its folder where names repeat."""
-    names = Counter(run.name for run in runs)
-    seeds = Counter((run.name, run.seed) for run in runs)
-
-    def label(run: ReportedRun) -> str:
-        if names[run.name] == 1:
-            return run.name
-        return f"{run.name} (seed {run.seed})" if seeds[run.name, run.seed] == 1 else str(run.path)
-
-    return [label(run) for run in runs]

@@ -13,6 +13,8 @@ from clmed.results.table import tokens_text
 def sentences(compared: Comparison) -> list[str]:
     """What a reader should know who reads no further."""
     rows = [row for row in compared.rows if row.cells]
+    if not rows:
+        return ["Only the base model has been measured so far: what training does to it is not known yet."]
     return _of_one(compared, rows[0]) if len(rows) == 1 else _of_several(compared, rows)
 
 
@@ -24,19 +26,23 @@ def _of_one(compared: Comparison, row: Compared) -> list[str]:
     if row.retention is not None:
         said.append(f"{_verb(row.retention, 'gained', 'lost')} on {_names(compared, row, 'retention')}")
     if not said:
-        return [f"{row.label} has been measured at the base model only, so there is nothing to compare yet."]
+        return []  # nothing is measured in accuracy
     text = f"{after}{row.label} {' and '.join(said)}."
     return [text, _verdict(compared, row)] if row.verdict else [text]
 
 
 def _verdict(compared: Comparison, row: Compared) -> str:
     assert row.verdict is not None
-    margin = f"{100 * compared.margin:g} point" + ("" if compared.margin == 0.01 else "s")
+    margin = _margin(compared)
     return {
         "retained": f"General ability is retained: surely less than {margin} was lost.",
         "forgotten": "General ability was forgotten: the loss is more than chance.",
         "undecided": f"Whether general ability is retained within {margin} is {row.verdict}.",
     }[row.verdict.kind]
+
+
+def _margin(compared: Comparison) -> str:
+    return "1 point" if compared.margin == 0.01 else f"{100 * compared.margin:g} points"
 
 
 def _of_several(compared: Comparison, rows: Sequence[Compared]) -> list[str]:
@@ -62,7 +68,7 @@ def _of_several(compared: Comparison, rows: Sequence[Compared]) -> list[str]:
     elif any(row.enough for row in others):
         said.append(f"None is more than chance better or worse than {compared.reference}.")
     if kept := [row.label for row in rows if row.verdict and row.verdict.kind == "retained"]:
-        said.append(f"Retained within {100 * compared.margin:g} points: {_some(kept)}.")
+        said.append(f"Retained within {_margin(compared)}: {_some(kept)}.")
     return said
 
 
