@@ -21,7 +21,7 @@ def mismatches(run: Read, reference: Read) -> list[str]:
             if own.get(key) != other.get(key):
                 found.append(f"{name}: {key} {own.get(key)}, not {other.get(key)}")
         theirs, ours = _template(reference, name), _template(run, name)
-        if theirs and ours:
+        if theirs and ours and theirs != ours:
             found += [f"{name}: {change}" for change in differences(theirs, ours)]
     return sorted(found) + _budget(run, reference)
 

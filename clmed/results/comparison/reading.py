@@ -14,8 +14,8 @@ import yaml
 
 from clmed.errors import UserError
 from clmed.results.answers import Answers, read_answers
-from clmed.results.metrics import WHOLE, last_point, primary_metrics
-from clmed.results.rundir import CONFIG, LOADER, RESULTS, Row, RunDirectory, is_run
+from clmed.results.metrics import WHOLE, primary_metrics
+from clmed.results.rundir import CONFIG, LOADER, RESULTS, STATUS, Row, RunDirectory, is_run
 
 State = Literal["running", "killed", "complete", "stopped", "damaged"]
 # How the row of a whole benchmark is written: one line of a hundred, where there are subjects.
@@ -50,8 +50,9 @@ class Read:
 
     @cached_property
     def last(self) -> int:
-        """The last point at which every benchmark was measured."""
-        return last_point(self.rows)
+        """The last point at which every benchmark was measured, as `clmed.results.metrics.last_point`."""
+        measured = [set(points) for points in self.scores.values()]
+        return max(set.intersection(*measured), default=0) if measured else 0
 
     @cached_property
     def scores(self) -> dict[str, dict[int, Row]]:
@@ -79,7 +80,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """The runs that are meant: runs, and those inside folders. Raises UserError where there is none."""
     found: list[Path] = []
     for path in paths:
-        inside = [] if is_run(path) or not path.is_dir() else [each for each in sorted(path.iterdir()) if is_run(each)]
+        inside = [] if is_run(path) or not path.is_dir() else sorted(each.parent for each in path.glob(f"*/{STATUS}"))
         found += inside or [RunDirectory.open(path).path]
     if not found:
         raise UserError(
@@ -92,7 +93,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def read(path: Path, buffer: bytearray | None = None) -> Read:
     """What there is of a run. buffer: memory for its results, which many runs can use one after the other."""
     run = RunDirectory(path)
-    state: State = run.state()
+    try:
+        state: State = run.state()
+    except (OSError, ValueError, KeyError):
+        return Read(path=path, state="damaged", problem=f"{path / STATUS} cannot be read")
     try:
         config = _config(run)
         rows = _rows(path / RESULTS, bytearray() if buffer is None else buffer)
@@ -115,7 +119,7 @@ def _rows(file: Path, buffer: bytearray) -> list[Row]:
     rows = []
     for place, line in _lines_with(_WHOLE, buffer, end) if _is_sound(buffer, end) else _lines(buffer, end):
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
             if row["category"] == WHOLE:
                 rows.append(row)
         except (ValueError, TypeError, KeyError):
