@@ -67,7 +67,7 @@ def plot(runs: Sequence[str | Path | Run] | str | Path | Run, name: str = "forge
         raise UserError(f"There is no figure '{name}' of these runs{did_you_mean(name, able)}")
     figure = able[name]()
     # Without pyplot nothing else tells a notebook how to show it.
-    figure._repr_png_ = lambda: (plots.render(figure, "png", dpi=144), {"width": 96 * figure.get_figwidth()})  # type: ignore[attr-defined]
+    figure._repr_png_ = lambda: (plots.render(figure, "png", dpi=110), {"width": round(96 * figure.get_figwidth())})  # type: ignore[attr-defined]
     return figure
 
 
