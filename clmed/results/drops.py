@@ -112,8 +112,8 @@ def _told(
     name: str, found: Mapping[str, float], ends: Mapping[str, tuple[float, float]], loss: float, shots: int
 ) -> str:
     def shown(metric: str) -> str:
-        low, high = ends.get(metric, (None, None))
-        return f"{found[metric]:.1f}" + ("" if low is None else f" [{low:.1f}, {high:.1f}]").replace("-", "−")
+        interval = " [{:.1f}, {:.1f}]".format(*ends[metric]) if metric in ends else ""
+        return f"{found[metric]:.1f}{interval}".replace("-", "−")
 
     parts = [f"{name} {_points(-loss)}" + (" without shots" if "drop_shots" in found else "")]
     ways = {"drop_calibration": "calibration", "drop_shots": f"{shots} shots"}
