@@ -1,6 +1,7 @@
 """`clmed sweep`, from its arguments to its summary."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ NOTE = (
 
 def sweep(folder: SweepFolder, points: Sequence[GridPoint], jobs: Jobs, varied: "Varied | None" = None) -> bool:
     """Run the grid and tell what came out; whether all runs are complete. varied: what surfaces are fitted over."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
     console.print(f"{len(points)} runs in {folder.path}", soft_wrap=True)
     with sigterm_stops(), following(console) as show:
         state = run_all(folder, points, jobs, lambda text: console.print(text, soft_wrap=True), show)
