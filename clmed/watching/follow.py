@@ -142,7 +142,7 @@ class Follower:
         if point != self.floors_at:
             said: list[str] = []
             with suppress(UserError):  # its answers come a moment after its scores: at the next look
-                limits = self.run.config()["evaluation"]["floors"]
+                limits = (self.run.config().get("evaluation") or {}).get("floors") or {}
                 Floors(limits, stop=False, directory=self.run, say=said.append).look(point)
                 self.floors, self.floors_at = [line.strip() for line in said], point
         return self.floors

@@ -1,6 +1,7 @@
 """`clmed diagnose`: each signature on a run with that fault planted, none on a healthy one, and none from noise."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -165,6 +166,14 @@ def test_what_is_not_recorded_is_told(tmp_path: Path, folder: Path) -> None:
     run = RunDirectory.create(tmp_path / "new", dump(config), {})
     assert diagnosis.diagnose(run.path) == []
     assert len(diagnosis.blind_spots(run.path)) == 2
+
+
+def test_answers_that_were_not_kept_are_told(tmp_path: Path, folder: Path) -> None:
+    path = written(tmp_path / "run", folder, role="retention", base=[True] * 100, now=[False] * 100)
+    shutil.rmtree(path / "answers")
+    assert diagnosis.diagnose(path) == []
+    assert "forgetting: no answers of mmlu were kept" in diagnosis.blind_spots(path)
+    assert "corpus: no exam under evaluation.gain" in diagnosis.blind_spots(path)
 
 
 def test_a_damaged_configuration_is_told(tmp_path: Path, folder: Path) -> None:

@@ -171,6 +171,13 @@ def test_before_the_first_step(tmp_path: Path) -> None:
     assert "measuring the model to start with" in shown(Follower(run).look())
 
 
+def test_without_a_configuration_no_floor_is_known(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.path / "config.yaml").unlink()
+    text = shown(Follower(run).look())
+    assert "point 1: one" in text and "floor" not in text
+
+
 def test_how_it_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ends = {
         "complete": ({"state": "complete"}, 0, "complete"),

@@ -229,6 +229,9 @@ def _few_seeds(rows: Sequence[Row], by: str) -> list[str]:
     if by == "run":
         return ["each row speaks of this run only: a statement about a strategy needs several seeds (--by strategy)"]
     few = [f"{row.label} ({len(row.runs)} of {row.needed})" for row in rows if not row.enough]
-    if not few:
-        return []
-    return [f"too few seeds for a statement about the strategy, so not marked: {', '.join(few)}"]
+    notes = [f"too few seeds for a statement about the strategy, so not marked: {', '.join(few)}"] if few else []
+    against = next(row for row in rows if row.reference)
+    pairs = [(row, len(set(row.seeds) & set(against.seeds))) for row in rows if row.enough and not row.reference]
+    if apart := [f"{row.label} ({shared} of {row.needed})" for row, shared in pairs if shared < row.needed]:
+        notes.append(f"too few seeds that {against.label} has, too, so not marked: {', '.join(apart)}")
+    return notes

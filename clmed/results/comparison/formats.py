@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 MARKS: Mapping[Mark, str] = {"": "", "better": " ▲", "worse": " ▼"}
+# What means something else in LaTeX, or has no letter in its usual fonts.
+LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "\n": " "}
+    | {"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "−": "$-$", "†": "$\\dagger$"}
+    | {"▲": "$\\blacktriangle$", "▼": "$\\blacktriangledown$", "●": "$\\bullet$", "○": "$\\circ$"}
+)
 MOST_COLUMNS = 4  # of benchmarks, on a terminal 80 wide
 SUMMARY = ("", "gain", "retention", "forgetting", "domain\ntokens", "all\ntokens", "TFLOP", "seconds")
 
@@ -205,9 +212,13 @@ def _coloured(cell: str) -> Any:
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    header, *rows = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in line] for line in lines]
+    header, *rows = [[_markdown_cell(cell) for cell in line] for line in lines]
     table = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def _markdown_cell(cell: str) -> str:
+    return cell.replace("<", "&lt;").replace("|", "\\|").replace("\n", "<br>")
 
 
 def _latex(lines: Sequence[Sequence[str]]) -> str:
@@ -218,12 +229,7 @@ def _latex(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _latex_cell(cell: str) -> str:
-    for letter in "\\&%$#_{}":
-        cell = cell.replace(letter, "\\textbackslash{}" if letter == "\\" else f"\\{letter}")
-    signs = {"−": "$-$", "▲": "$\\blacktriangle$", "▼": "$\\blacktriangledown$", "●": "$\\bullet$", "○": "$\\circ$"}
-    for sign, written in {**signs, "†": "$\\dagger$", "–": "--", "\n": " "}.items():
-        cell = cell.replace(sign, written)
-    return cell
+    return cell.translate(LATEX)
 
 
 def _flat(row: Row, comparison: Comparison) -> dict[str, Any]:

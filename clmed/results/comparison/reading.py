@@ -87,7 +87,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
             "There is no run to compare: give the folders of runs, or the folder that holds them, such as runs; "
             "`clmed run FILE` makes one."
         )
-    return list(dict.fromkeys(found))
+    once: dict[Path, Path] = {}
+    for each in found:
+        once.setdefault(each.resolve(), each)
+    return list(once.values())
 
 
 def read(path: Path, buffer: bytearray | None = None) -> Read:

@@ -18,6 +18,7 @@ from clmed.results.diagnosis.forgetting import forgetting
 from clmed.results.diagnosis.language import unknown_language
 from clmed.results.diagnosis.mismatch import mismatch
 from clmed.results.diagnosis.record import Record
+from clmed.results.metrics import NATS, is_accuracy, primary_metrics
 
 SIGNATURES = (unknown_language, mismatch, inadequate_corpus, forgetting)
 
@@ -39,11 +40,21 @@ def blind_spots(run: Path) -> list[str]:
     if not record.point:
         found.append("corpus, forgetting: nothing has been measured after the base yet")
     elif not [change for change in record.changes("gain") if not change.text]:
-        found.append("corpus: no exam under evaluation.gain")
+        found.append(f"corpus: {_why_none(record, 'gain')}")
     if record.point and not record.changes("retention"):
-        found.append("forgetting: nothing under evaluation.retention")
+        found.append(f"forgetting: {_why_none(record, 'retention')}")
     if not familiar:
         found.append("language, mismatch: the run has not looked at its sources yet (sources.json)")
     elif not [source for source in familiar if source.general]:
         found.append("language, mismatch: no general text to compare with; measure some ({perplexity: SOURCE})")
     return found
+
+
+def _why_none(record: Record, role: str) -> str:
+    """Why nothing is known of the benchmarks of a role: there are none, or their answers were not kept."""
+    metrics, roles = primary_metrics(record.rows), {row["benchmark"]: row["role"] for row in record.rows}
+    told = [name for name, metric in metrics.items() if is_accuracy(metric) or (metric == NATS and role != "gain")]
+    asked = [name for name in told if roles[name] == role]
+    if asked:
+        return f"no answers of {', '.join(asked)} were kept"
+    return "no exam under evaluation.gain" if role == "gain" else "nothing under evaluation.retention"

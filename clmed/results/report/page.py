@@ -73,7 +73,9 @@ def _compare(runs: Sequence[ReportedRun]) -> Comparison:
 
 def _nothing_to_report(runs: Sequence[ReportedRun]) -> str:
     first = runs[0]
-    why = first.problems[0] if first.problems else f"it is {first.state}"
+    why = first.problems[0].rstrip(".") if first.problems else f"it is {first.state}"
+    if len(runs) == 1 and first.problems:
+        return f"{first.path} cannot be reported: {why}."
     whose = f"{first.path} holds no results yet" if len(runs) == 1 else f"None of the {len(runs)} runs holds results"
     return f"{whose} ({why}); report it after its first measurement, or go on with the same `clmed run` command."
 

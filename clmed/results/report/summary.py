@@ -65,7 +65,7 @@ def _of_several(compared: Comparison, rows: Sequence[Compared]) -> list[str]:
     others = [row for row in rows if row.label != compared.reference]
     if against:
         said.append(f"Compared with {compared.reference}, {'; '.join(against)}.")
-    elif any(row.enough for row in others):
+    elif any(cell.p is not None for row in others for cell in row.cells.values()):  # something was tested
         said.append(f"None is more than chance better or worse than {compared.reference}.")
     if kept := [row.label for row in rows if row.verdict and row.verdict.kind == "retained"]:
         said.append(f"Retained within {_margin(compared)}: {_some(kept)}.")

@@ -10,6 +10,7 @@ from answered import EXAMS, answered_run
 from clmed.errors import UserError
 from clmed.results import metrics
 from clmed.results.comparison import compare
+from clmed.results.report.summary import sentences
 from clmed.results.rundir import RunDirectory
 from clmed.results.statistics.paired import paired
 
@@ -87,6 +88,16 @@ def test_too_few_seeds_make_no_statement_about_a_strategy(tmp_path):
     assert all(cell.mark == "" and cell.verdict is None for row in found.rows for cell in row.cells.values())
     assert any("too few seeds" in note and "replay (2 of 5)" in note for note in found.notes)
     assert any("this run only" in note for note in compare([tmp_path]).notes)
+
+
+def test_seeds_that_the_reference_has_not_make_no_pairs_and_that_is_told(tmp_path):
+    for seed in range(3):
+        answered_run(tmp_path / f"naive-{seed}", seed=seed, forgets=0.5)
+        answered_run(tmp_path / f"r-{seed}", name="r", seed=seed + 2, strategy=REPLAY, forgets=0.1)
+    found = compare([tmp_path], by="strategy")
+    assert all(row.enough and not row.retention_mark for row in found.rows)
+    assert "too few seeds that naive has, too, so not marked: r (1 of 3)" in found.notes
+    assert not any("more than chance" in sentence for sentence in sentences(found))  # nothing was tested
 
 
 def test_of_a_strategy_only_complete_runs_count(tmp_path):
@@ -249,6 +260,13 @@ def test_primary_benchmarks_alone_are_tested(tmp_path):
     assert cells["cmmlu"].p is None and cells["cmmlu"].verdict is None and not cells["cmmlu"].primary
     both = compare([first, other, answered_run(tmp_path / "e", name="ewc", strategy={"ewc": {}}, forgets=0.3)])
     assert both.rows[1].cells["mmlu"].p == pytest.approx(2 * cells["mmlu"].p, rel=0.7)  # one of two tests now
+
+
+def test_a_run_that_is_given_twice_counts_once(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("naive")
+    labels = [row.label for row in compare(["naive", runs[0], "link", tmp_path]).rows]
+    assert labels == ["naive", "replay"]
 
 
 def test_no_runs_and_what_to_do(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from answered import answered_run
@@ -83,6 +84,14 @@ def test_markdown_and_latex_escape_what_would_break_a_table(folder):
     assert len(tables) == 10 and {line.count("|") for line in tables} == {9, 5}
     assert r"replay\_5\% $\bullet$" in latex and latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     assert "▲" not in latex.split("%")[0] and "−" not in latex.split("\n%")[0]
+
+
+def test_names_are_shown_as_they_are_written(folder):
+    found = compare([folder])
+    odd = replace(found, rows=(replace(found.rows[0], label=r"a<b>~c^d\\e|f"),))
+    assert r"a&lt;b>~c^d\\e\|f" in formats.markdown(odd)
+    tilde, caret, slash = r"\textasciitilde{}", r"\textasciicircum{}", r"\textbackslash{}"
+    assert rf"a\textless{{}}b\textgreater{{}}{tilde}c{caret}d{slash}{slash}e\textbar{{}}f" in formats.latex(odd)
 
 
 def test_the_command_writes_what_it_is_asked_for(folder, tmp_path):
