@@ -43,6 +43,7 @@ def tried(folder: Path, tmp_path: Path, change: Callable[[ExperimentConfig], str
         ("{replay: {ratio: 0.1, from: [english_texts]}}", [], {"replay": {"ratio": 0.2}}),
         ("{rewarm: {from: [english_texts]}}", [], {"rewarm": {"ratio": 0.1}}),
         ("{replay: {ratio: 0.5, from: [english_texts]}}", ["english_qa"], None),
+        ("{der: {ratio: 0.2, from: [english_texts]}}", [], {"der": {"ratio": 0.4}}),
         ("{interleave: {every: 8, from: [english_texts]}}", [], {"interleave": {"every": 4}}),
         ("{interleave: {every: 2, from: [english_texts]}}", [], None),
         ("{joint: {from: [english_texts]}}", ["english_qa"], None),

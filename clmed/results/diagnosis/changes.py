@@ -14,10 +14,9 @@ SLOWER = 3
 def rehearse(config: ExperimentConfig, general: Sequence[str], *, ratio: float) -> str:
     """Against forgetting: replay; more of it where there is some; without general text, a step back to the old weights
     after each experience; and where that is done, a lower learning rate."""
-    replay = config.strategy.get("replay", config.strategy.get("rewarm"))
-    if replay is not None:
-        name = "replay" if "replay" in config.strategy else "rewarm"
-        now = float(replay.get("ratio", SAME_LANGUAGE))
+    name = next((name for name in ("replay", "rewarm", "der") if name in config.strategy), None)
+    if name is not None:
+        now = float(config.strategy[name].get("ratio", SAME_LANGUAGE))
         return _yaml(strategy={name: {"ratio": min(MOST, max(2 * now, ratio))}}) if now < MOST else slower(config)
     if "interleave" in config.strategy:
         every = int(config.strategy["interleave"].get("every", 4))

@@ -46,7 +46,7 @@ def forgetting(record: Record) -> Finding | None:
 
 
 def _remedy(record: Record) -> str:
-    if set(record.config.strategy) & {"replay", "rewarm", "interleave", "joint"}:
+    if set(record.config.strategy) & {"replay", "rewarm", "der", "interleave", "joint"}:
         return (
             "The run rehearses general text already. Categories that are kept beside others that are lost tell what it "
             "rehearses: text of more kinds helps those, a larger share or a lower learning rate helps all."

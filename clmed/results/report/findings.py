@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from clmed.errors import UserError
 from clmed.results.diagnosis import Finding, blind_spots, diagnose
+from clmed.results.diagnosis.record import Record
 from clmed.results.diagnosis.shown import as_file
 from clmed.results.report.runs import ReportedRun
 
@@ -24,12 +25,15 @@ def findings(named: Mapping[str, ReportedRun]) -> tuple[list[Found], list[str]]:
     blind: list[str] = []
     for label, run in named.items():
         try:
+            _ = Record(path=run.path).config
+        except (UserError, ValueError):  # the file itself was read: what is damaged in it is among the problems
+            blind.append(f"{label} was not diagnosed: its configuration is not one that this version of clmed reads.")
+            continue
+        try:
             for each in diagnose(run.path):
                 found.append(Found(label=label if len(named) > 1 else "", finding=each, file=as_file(run.path, each)))
             if len(named) == 1:
                 blind += [f"Not to be seen in this run: {line}" for line in blind_spots(run.path)]
         except UserError as error:
             run.problems.append(str(error))
-        except ValueError:
-            blind.append(f"{label} was not diagnosed: its configuration is not one that this version of clmed reads.")
     return found, blind or ([] if found else ["Nothing was found of the signatures that `clmed diagnose` knows."])
