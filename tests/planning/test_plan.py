@@ -75,7 +75,6 @@ def test_a_gradient_that_passes_is_in_no_checkpoint_and_frozen_trains_nothing(ca
         {"self_synthesis": {"rows": 30, "shots_from": GENERAL}},
         {"ewc": {"fisher_from": GENERAL}},
         {"ewc": {"fisher_from": GENERAL, "mode": "separate", "rows": 7}},
-        {"ewc": {"fisher_from": [], "past": False}},
         {"interleave": {"every": 5, "from": GENERAL}},
         {"joint": {"from": GENERAL, "general_epochs": 2.0}},
         {"l2": {}},

@@ -92,7 +92,8 @@ def test_the_command_tells_evidence_and_the_change(
     done = in_process(capfd, "diagnose", str(run("corpus")))
     assert done.code == 0, done.err
     assert "The corpus is learnt, but medical hardly rises" in done.out
-    assert "point 0 to 1: medical: " in done.out and "nats a token, before training to the last steps" in done.out
+    told = " ".join(done.out.split())  # as wide as the terminal is
+    assert "point 0 to 1: medical: " in told and "nats a token, before training to the last steps" in told
     assert f"extends: {run('corpus')}/config.yaml" in done.out
     done = in_process(capfd, "diagnose", str(run("healthy")))
     assert done.out == "Nothing was found.\n"
