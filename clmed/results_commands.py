@@ -122,13 +122,14 @@ def diagnose(run: Path) -> None:
       clmed run try.yaml                         the change that it proposes, saved to a file
     """
     from rich.console import Console
+    from rich.text import Text
 
     from clmed.results.diagnosis import blind_spots, shown
     from clmed.results.diagnosis import diagnose as findings_of
 
     console = Console(highlight=False)
     for part in shown.renderables(run, findings_of(run), blind_spots(run)):
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 @click.command()

@@ -32,8 +32,9 @@ def test_the_table_fits_80_characters_and_tells_marks_verdicts_and_notes(folder)
         console.print(part)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80 and "…" in text and "...\n" not in text
+    told = " ".join(text.split())  # where lines break depends on the folder's name
     for part in ("▲", "forgotten", "retained", "●", "○", "(stopped)", "was stopped before its end", "100k"):
-        assert part in text, part
+        assert part in told, part
 
 
 def test_names_give_way_and_numbers_are_never_cut(tmp_path):
