@@ -16,7 +16,7 @@ from benchmarks import harness
 from clmed.config import BenchmarkConfig
 from clmed.evaluation.benchmarks import Benchmark, load_benchmark
 from clmed.evaluation.benchmarks.cmmlu import NAMES
-from clmed.evaluation.prompts import normalised_rows, prompt
+from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
 from clmed.evaluation.scoring import Request, score
 
 SHOTS = 5
@@ -61,12 +61,16 @@ def compare(benchmark: Benchmark, model, tokenizer, folder: Path) -> None:
         for question, asked in zip(benchmark.questions, prompts, strict=True)
     ]
     values = score(model, tokenizer, requests, batch_tokens=16_000)
+    crossed = 0
     for question, asked, value in zip(benchmark.questions, prompts, values, strict=True):
         sample = next(theirs[f"clmed_{benchmark.exam.name}_{question.subject}"])
         assert sample["arguments"][0][0] == asked.context
         # Options with equal texts are one answer here and several there.
         found = {end: one for (_, end), (one, _) in zip(sample["arguments"], sample["filtered_resps"], strict=True)}
         assert list(found) == list(asked.continuations)
+        if a_token_crosses_the_border(tokenizer, asked):
+            crossed += 1
+            continue
         np.testing.assert_allclose(value, list(found.values()), rtol=0, atol=1e-4)
         best = asked.answers[int(np.argmax(value))]
         assert (best == question.answer) == bool(sample["acc"])
@@ -76,3 +80,14 @@ def compare(benchmark: Benchmark, model, tokenizer, folder: Path) -> None:
         else:
             assert best == "ABCD"[int(np.argmax(list(found.values())))]
     assert all(next(rest, None) is None for rest in theirs.values())
+    assert crossed <= 0.02 * len(prompts)
+
+
+def a_token_crosses_the_border(tokenizer, asked: Prompt) -> bool:
+    """Whether context and answer share a token (`：“` is one for a tokenizer that has seen many such answers).
+
+    clmed counts it as the answer's; the harness drops it, and with it what tells some answers apart.
+    """
+    line = asked.context.rpartition("\n")[2]
+    alone = tokenizer(line)["input_ids"]
+    return any(tokenizer(line + end)["input_ids"][: len(alone)] != alone for end in asked.continuations)
