@@ -221,7 +221,10 @@ def test_a_run_that_is_not_whole_is_shown_as_it_is(runs: Path, tmp_path: Path) -
         (lambda path: path.write_text(""), "this is a file"),
     ],
 )
-def test_nothing_to_report_says_what_to_do(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+def test_nothing_to_report_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # away from runs/
     make(tmp_path / "run")
     with pytest.raises(UserError, match=told) as caught:
         write_report([tmp_path / "run"])

@@ -269,7 +269,8 @@ def test_a_run_that_is_given_twice_counts_once(runs, tmp_path, monkeypatch):
     assert labels == ["naive", "replay"]
 
 
-def test_no_runs_and_what_to_do(tmp_path):
+def test_no_runs_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from runs/
     with pytest.raises(UserError, match="clmed run FILE"):
         compare([tmp_path / "nothing"])
     with pytest.raises(UserError, match="clmed run FILE"):
