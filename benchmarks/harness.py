@@ -44,11 +44,14 @@ def write_tasks(benchmark: Benchmark, folder: Path, *, shots: int, names: dict[s
 def _record(benchmark: Benchmark, question: Question) -> dict[str, Any]:
     text = benchmark.scoring == "text"
     options = list(question.options.values())
+    han = any("\u4e00" <= character <= "\u9fff" for character in question.stem)
+    # A subject has one delimiter for all its questions; of CMMLU's the few without Han end in "Answer:".
+    space = "" if han or benchmark.exam.name == "mmlu" else " "
     return {
         "stem": question.stem.strip() if text else question.stem,
         **dict(zip("abcd", options, strict=True)),
-        "han": any("\u4e00" <= character <= "\u9fff" for character in question.stem),
-        "texts": [option.strip() for option in options],
+        "han": han,
+        "texts": [space + option.strip() for option in options],
         "gold": list(question.options).index(question.answer),
     }
 
