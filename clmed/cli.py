@@ -222,7 +222,7 @@ def evaluate(
 
 
 @commands.command()
-@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
+@click.argument("runs", nargs=-1, type=FILE, metavar="RUN...")
 @click.option("-o", "--output", type=FILE, help="The folder; RUN/figures, for several runs figures/, by default.")
 @click.option("--only", metavar="NAME,...", help="Only these figures.")
 @click.option("--format", "formats", metavar="NAME,...", default="png,svg", help="png, svg or pdf; png,svg by default.")
@@ -236,18 +236,23 @@ def plot(runs: tuple[Path, ...], output: Path | None, only: str | None, formats:
     training     the loss of each source, and the learning rate
     mixture      the share of each source
 
-    Runs of one `name` with different seeds are one method. What the runs do not allow is left out. A figure's panels
-    are as wide as a column in print (3.3 in) and keep their size there.
+    RUN is the folder of a run, or a folder that holds runs. Runs that differ in their seeds only are one method. What
+    the runs do not allow is left out, and runs that are still going, were killed or are damaged are marked. A figure's
+    panels are as wide as a column in print (3.3 in) and keep their size there.
 
     \b
     Examples:
       clmed plot runs/naive
       clmed plot runs/naive runs/replay runs/ewc -o figures
+      clmed plot runs -o figures
       clmed plot runs/trivial-* runs/replay-* --only plane,forgetting --format pdf
     """
+    from functools import partial
+
     from clmed.results import plots
 
-    for path in plots.plot_runs(list(runs), output, _names(only), _names(formats)):
+    tell = partial(click.echo, err=True)
+    for path in plots.plot_runs(list(runs), output, _names(only), _names(formats), tell):
         click.echo(path)
 
 

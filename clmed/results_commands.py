@@ -6,6 +6,8 @@ from typing import Literal, TypeVar
 
 import click
 
+from clmed.errors import UserError
+
 FILE = click.Path(path_type=Path)
 T = TypeVar("T")
 
@@ -76,7 +78,7 @@ def compare(
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
+@click.argument("runs", nargs=-1, type=FILE, metavar="RUN...")
 @click.option("-o", "--output", type=FILE, help="The HTML file; RUN/report.html for one run, else report.html.")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
     """Write all that is known of one run, or of several in comparison, as one web page.
@@ -107,18 +109,19 @@ def _bar(items: Sequence[T], what: str) -> Iterable[T]:
 
 
 @click.command()
-@click.argument("run", type=FILE)
-def diagnose(run: Path) -> None:
-    """Look for what went wrong in RUN, and say which change of its configuration to try.
+@click.argument("runs", nargs=-1, type=FILE, metavar="RUN...")
+def diagnose(runs: tuple[Path, ...]) -> None:
+    """Look for what went wrong in runs, and say which change of their configuration to try.
 
-    Four signatures, each with its numbers and their 95 % intervals: the base does not know the domain's language; a
-    source stays far from anything it knows; the loss on the domain falls but the exam hardly rises; general ability
-    is lost (in which categories, and where in the stream). What chance explains is not told. docs/diagnosing.md has
-    the rules.
+    RUN is the folder of a run, or a folder that holds runs. Four signatures, each with its numbers and their 95 %
+    intervals: the base does not know the domain's language; a source stays far from anything it knows; the loss on the
+    domain falls but the exam hardly rises; general ability is lost (in which categories, and where in the stream). What
+    chance explains is not told. docs/diagnosing.md has the rules.
 
     \b
     Examples:
       clmed diagnose runs/naive
+      clmed diagnose runs                        one after the other
       clmed run try.yaml                         the change that it proposes, saved to a file
     """
     from rich.console import Console
@@ -126,10 +129,21 @@ def diagnose(run: Path) -> None:
 
     from clmed.results.diagnosis import blind_spots, shown
     from clmed.results.diagnosis import diagnose as findings_of
+    from clmed.results.runs import open_runs
 
-    console = Console(highlight=False)
-    for part in shown.renderables(run, findings_of(run), blind_spots(run)):
-        console.print(part, soft_wrap=isinstance(part, Text))
+    console, found = Console(highlight=False), open_runs(runs)
+    for run in found:
+        if len(found) > 1:
+            console.print(Text(f"\n{run.path}", style="bold underline"), soft_wrap=True)
+        try:
+            parts = list(shown.renderables(run.path, findings_of(run), blind_spots(run)))
+        except UserError as error:
+            if len(found) == 1:
+                raise
+            parts = [Text(f"It cannot be diagnosed: {error}", style="bold red")]
+        parts += [Text(f"The run {run.told}.", style="dim")] if run.told else []
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, Text))
 
 
 @click.command()

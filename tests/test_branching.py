@@ -272,7 +272,7 @@ def test_a_start_with_another_model_is_refused(bench: Bench, trunk: RunDirectory
 
 
 def test_points_have_names(trunk: RunDirectory) -> None:
-    points = measured_points(trunk)
+    points = measured_points(trunk.results())
     assert [(point.number, point.experience, point.final) for point in points] == [
         *((0, "base", True), (1, "pretraining", False), (2, "pretraining", True), (3, "finetuning", True))
     ]
@@ -295,14 +295,14 @@ def test_the_papers_tree_trains_a_trunk_a_base(bench: Bench, bases: int) -> None
         model = (*common, f"model.build.seed={10 + base}")
         trunk = "stream=[{name: pretraining, data: medical, tokens: 3k, measure_at: [1k, 2k], optimizer: {lr: 1e-3}}]"
         run = bench.run(f"trunk-{base}", *model, trunk, "training.keep_at=[1k, 2k]")
-        assert [point.number for point in measured_points(run)] == [0, 1, 2, 3]
+        assert [point.number for point in measured_points(run.results())] == [0, 1, 2, 3]
         trunks += len(run.training())
         for target in ("exam", "english"):
             for point in range(4):
                 start = [f"from={run.path}@{point}"] if point else []
                 leaf = bench.run(f"leaf-{base}-{target}-{point}", *model, LEAF[0] % target, *start)
                 leaves += 1
-                assert [each.number for each in measured_points(leaf)] == [*range(point + 1), point + 1]
+                assert [each.number for each in measured_points(leaf.results())] == [*range(point + 1), point + 1]
                 assert {row.get("taken_from") for row in leaf.results() if row["point"] <= point} == {str(run.path)}
     assert leaves == 8 * bases and bench.by_experience["target"] >= leaves
     assert bench.by_experience["pretraining"] == trunks == 3 * bases, "a step of a trunk was done twice"

@@ -12,6 +12,7 @@ from clmed.complaints import did_you_mean
 from clmed.errors import UserError
 from clmed.quantities import quantity
 from clmed.results import manifest
+from clmed.results.metrics import Rows
 from clmed.results.rundir import RunDirectory
 from clmed.results.table import tokens_text
 
@@ -32,12 +33,12 @@ class Point:
         return self.experience if self.final else f"{self.experience}@{tokens_text(self.inside, 6)}"
 
 
-def measured_points(run: RunDirectory) -> list[Point]:
-    """Every point measured so far, in order."""
+def measured_points(rows: Rows) -> list[Point]:
+    """Every point measured so far, in order. rows: of results.jsonl."""
     found: dict[int, Point] = {}
     start = before = 0
     experience = ""
-    for row in run.results():
+    for row in rows:
         if row["experience"] != experience:
             experience, start = row["experience"], before
         before = row["tokens"]
@@ -47,7 +48,7 @@ def measured_points(run: RunDirectory) -> list[Point]:
 
 def find_point(run: RunDirectory, wanted: str) -> Point:
     """The point that somebody means. Raises UserError, which names those that there are."""
-    points = measured_points(run)
+    points = measured_points(run.results())
     experience, at, amount = wanted.partition("@")
     own = [point for point in points if point.experience == experience]
     found: list[Point] = []
@@ -85,7 +86,7 @@ def weights_of(run: RunDirectory, point: Point) -> Path:
         kept[place["point"] - 1, place["tokens"]] = folder
     if (point.number, point.tokens) in kept:
         return kept[point.number, point.tokens]
-    points = measured_points(run)
+    points = measured_points(run.results())
     if point == points[-1] and run.status()["state"] == "complete" and run.model.is_dir():
         return run.model
     others = [each for each in points if (each.number, each.tokens) in kept]

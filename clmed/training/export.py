@@ -38,7 +38,7 @@ def export(run: RunDirectory, output: Path | None = None, wanted: str | None = N
     Raises UserError if the weights were not kept or are damaged, or the folder is there already.
     """
     config = load(run.path / CONFIG)
-    points = measured_points(run)
+    points = measured_points(run.results())
     if wanted is not None:
         point = find_point(run, wanted)
         source, tokens, name = weights_of(run, point), point.tokens, point.name

@@ -18,6 +18,7 @@ from clmed.results.diagnosis.forgetting import forgetting
 from clmed.results.diagnosis.record import Record
 from clmed.results.diagnosis.shown import as_file
 from clmed.results.rundir import RunDirectory
+from clmed.results.runs import Run
 from tests import planted
 from tests.command import in_process
 
@@ -129,6 +130,10 @@ def written(path: Path, folder: Path, *, base: Sequence[bool], now: Sequence[boo
     return path
 
 
+def record(path: Path) -> Record:
+    return Record(run=Run(path=path))
+
+
 def answers(questions: int, right: float, seed: int) -> list[bool]:
     rng = random.Random(seed)
     return [rng.random() < right for _ in range(questions)]
@@ -137,19 +142,19 @@ def answers(questions: int, right: float, seed: int) -> list[bool]:
 def test_of_a_small_exam_nothing_is_said(tmp_path: Path, folder: Path) -> None:
     """A flat exam is told from one that rises by its interval, not by its value."""
     flat = {"base": [n % 4 == 0 for n in range(800)], "now": [n % 4 == 1 for n in range(800)]}
-    assert inadequate_corpus(Record(path=written(tmp_path / "large", folder, role="gain", **flat)))
+    assert inadequate_corpus(record(written(tmp_path / "large", folder, role="gain", **flat)))
     few = {key: values[:40] for key, values in flat.items()}
-    assert inadequate_corpus(Record(path=written(tmp_path / "small", folder, role="gain", **few))) is None
+    assert inadequate_corpus(record(written(tmp_path / "small", folder, role="gain", **few))) is None
     risen = {**flat, "now": [n % 4 == 1 or n % 12 == 0 for n in range(800)]}
-    assert inadequate_corpus(Record(path=written(tmp_path / "risen", folder, role="gain", **risen))) is None
+    assert inadequate_corpus(record(written(tmp_path / "risen", folder, role="gain", **risen))) is None
 
 
 def test_a_fall_within_the_noise_is_not_forgetting(tmp_path: Path, folder: Path) -> None:
     base = answers(100, 0.8, 1)
     some = [right and number >= 5 for number, right in enumerate(base)]  # about 4 points: may be chance
-    assert forgetting(Record(path=written(tmp_path / "few", folder, role="retention", base=base, now=some))) is None
+    assert forgetting(record(written(tmp_path / "few", folder, role="retention", base=base, now=some))) is None
     many = [right and number >= 20 for number, right in enumerate(base)]
-    found = forgetting(Record(path=written(tmp_path / "many", folder, role="retention", base=base, now=many)))
+    found = forgetting(record(written(tmp_path / "many", folder, role="retention", base=base, now=many)))
     assert found is not None and "mmlu, c: " in found.evidence[1]
 
 
@@ -159,7 +164,7 @@ def test_false_alarms_are_as_rare_as_intervals_promise(tmp_path: Path, folder: P
         written(tmp_path / str(n), folder, role="retention", base=answers(200, 0.6, n), now=answers(200, 0.6, n + 100))
         for n in range(40)
     ]
-    assert sum(forgetting(Record(path=path)) is not None for path in runs) <= 2
+    assert sum(forgetting(record(path)) is not None for path in runs) <= 2
 
 
 def test_what_is_not_recorded_is_told(tmp_path: Path, folder: Path) -> None:

@@ -14,9 +14,9 @@ from clmed.results.report.facts import configurations, cost, duration, environme
 from clmed.results.report.losses import flip_table
 from clmed.results.report.page import Page, Section, make_page
 from clmed.results.report.render import render, write_report
-from clmed.results.report.runs import ReportedRun
 from clmed.results.report.tables import Table
 from clmed.results.rundir import RunDirectory
+from clmed.results.runs import Run
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -107,7 +107,7 @@ def test_forgotten_questions_are_those_of_the_answers(page: Page, runs: Path) ->
 
 def test_many_forgotten_questions_are_cut_and_counted(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clmed.results.report.losses.MOST_FLIPS", 10)
-    found = flip_table({"naive": [ReportedRun.open(runs / "naive")]}, ["mmlu"])
+    found = flip_table({"naive": [Run(path=runs / "naive")]}, ["mmlu"])
     assert found is not None and len(found.rows) == 10 and found.cut > 10
     section = Section(name="flips", heading="Forgotten", tables=[found])
     assert f"{found.cut} more are left out here" in render(Page(title="", summary=[], runs=[], sections=[section]))
@@ -148,7 +148,7 @@ def test_seeds_of_one_strategy_are_a_row(tmp_path: Path) -> None:
 
 
 def test_cost_mixture_and_configuration(runs: Path) -> None:
-    named = {name: ReportedRun.open(runs / name) for name in ("naive", "replay")}
+    named = {name: Run(path=runs / name) for name in ("naive", "replay")}
     assert column(cost(named), "domain tokens") == ["2.26B", "2.26B"]
     assert column(cost(named), "all tokens") == ["2.26B", "2.83B"]
     assert column(cost(named), "measuring") == ["10.9 min"] * 2  # five points, two exams of 61.5 s and 8.1 s of text
@@ -201,7 +201,7 @@ def test_a_run_that_is_not_whole_is_shown_as_it_is(runs: Path, tmp_path: Path) -
         "empty": "running",
     }  # fmt: skip
     told = {line.label: f"{line.told} {' '.join(line.problems)}" for line in page.runs}
-    assert "goes on from its newest checkpoint (SIGTERM)" in told["ewc"]
+    assert "goes on with it (SIGTERM)" in told["ewc"]
     assert "no results yet" in told["empty"]
     assert "train.jsonl, line 1" in told["damaged"] and "mmlu.parquet is damaged" in told["damaged"]
     labels = column(table(page, "overview-table"), "run")

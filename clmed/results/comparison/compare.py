@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from clmed.errors import UserError
-from clmed.results.comparison import groups as grouping
-from clmed.results.comparison.groups import Group
+from clmed.results import groups as grouping
+from clmed.results.comparison.averages import means
+from clmed.results.comparison.basis import Benchmark, basis
 from clmed.results.comparison.judge import claimed, judged
-from clmed.results.comparison.measure import Benchmark, Measure, Part, benchmarks
+from clmed.results.comparison.measure import Measure, Part
 from clmed.results.comparison.mismatches import mismatches
-from clmed.results.comparison.reading import Read, find, read
 from clmed.results.comparison.rows import Cell, Comparison, Row
 from clmed.results.differences import differences
 from clmed.results.fronts import is_trivial, pareto
-from clmed.results.metrics import is_accuracy
-from clmed.results.statistics.uncertain import mean_of
+from clmed.results.groups import Group
+from clmed.results.runs import Run, open_runs
 from clmed.results.statistics.verdicts import MARGIN
 
-MOST_READ = 300  # runs whose single answers are looked at: some 10 ms each
 DRAWS = 4_000
 T = TypeVar("T")
 
@@ -43,40 +42,50 @@ def compare(
     allow_mismatch: bool = False,
     follow: Follow = unseen,
 ) -> Comparison:
-    """Put runs side by side; folders of runs stand for what is in them.
+    """Put runs side by side; folders of runs stand for what is in them. Raises UserError where there is none, and as
+    `compare_runs` does.
+    """
+    return compare_runs(open_runs(paths), by=by, margin=margin, allow_mismatch=allow_mismatch, follow=follow)
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    *,
+    by: Literal["run", "strategy"] = "run",
+    margin: float = MARGIN,
+    allow_mismatch: bool = False,
+    follow: Follow = unseen,
+) -> Comparison:
+    """Put runs side by side.
 
     by: each run a row, or all seeds of a strategy. margin: a loss of accuracy up to this is retained (0.01: a point).
-    follow: shows how reading, then comparing, gets on. Raises UserError where there is no run, and unless
-    `allow_mismatch` for runs with other shots, templates or budgets.
+    follow: shows how reading, then comparing, gets on. Raises UserError for runs with other shots, templates or
+    budgets, unless `allow_mismatch`.
     """
-    buffer = bytearray()
-    runs = [read(path, buffer) for path in follow(find([Path(path) for path in paths]), "reading")]
+    for run in follow(runs, "reading"):
+        _ = run.state
     groups = grouping.by_run(runs) if by == "run" else grouping.by_strategy(runs)
     against = grouping.reference(groups)
     wrong = _mismatches(groups, against, allow_mismatch)
-    # One that has no point after the base yet has nothing to be compared, and may lack benchmarks so far.
-    usable = [run for run in runs if run.rows and run.last] or [run for run in runs if run.rows]
-    known, notes = benchmarks(usable, answers=len(usable) <= MOST_READ)
-    if len(usable) > MOST_READ:
-        notes.append(
-            f"of more than {MOST_READ} runs no single answers are read: intervals come from the scores alone, wider"
-        )
-    shared = [b for b in known.values() if b.comparable and all(b.name in run.scores for run in usable)]
-    averaged = [benchmark for benchmark in shared if is_accuracy(benchmark.metric)]
-    primary = _primary(usable, known)
+    by_what = basis(runs, against)
+    known, notes = by_what.known, by_what.notes
+    primary = _primary(runs, known)
     measure = Measure(against, DRAWS)
     rows, claims = [], []
     for number, group in enumerate(follow(groups, "comparing")):
         parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
-        means = _means(parts, averaged)
-        rows.append(_row(group, parts, means, known, primary))
-        claims += claimed(number, group.needed, means, {n: parts[n] for n in primary if n in parts}, known, margin)
+        whole = means(parts, by_what.averaged)
+        rows.append(_row(group, parts, whole, known, primary))
+        asked = [f"{name}: no question in common" for name, part in parts.items() if part.apart]
+        if asked:
+            wrong[group.label] = [*wrong.get(group.label, []), *asked]
+        claims += claimed(number, group.needed, whole, {n: parts[n] for n in primary if n in parts}, known, margin)
     rows = [
         replace(row, reference=group is against, mismatches=tuple(wrong.get(group.label, ())))
         for row, group in zip(judged(rows, claims, margin), groups, strict=True)
     ]
-    rows = _fronts(rows)
-    notes = [*_states(groups), *dict.fromkeys(each for run in runs for each in run.complaints), *notes]
+    rows = _fronts(rows, groups)
+    notes = [*(f"{run.path} {told}" for run in runs if (told := run.told)), *notes]
     notes += [f"{row.label}: {'; '.join(row.mismatches)}" for row in rows if row.mismatches]
     notes += _other_models(groups, against)
     return Comparison(
@@ -91,11 +100,11 @@ def compare(
 
 
 def _mismatches(groups: Sequence[Group], against: Group, allowed: bool) -> dict[str, list[str]]:
-    first = next((run for run in against.runs if run.rows), None)
+    first = next((run for run in against.runs if run.whole), None)
     if first is None:
         return {}
     found = {
-        group.label: list(dict.fromkeys(why for run in group.runs if run.rows for why in mismatches(run, first)))
+        group.label: list(dict.fromkeys(why for run in group.runs if run.whole for why in mismatches(run, first)))
         for group in groups
     }
     found = {label: why for label, why in found.items() if why}
@@ -110,38 +119,22 @@ def _mismatches(groups: Sequence[Group], against: Group, allowed: bool) -> dict[
     return found
 
 
-def _primary(runs: Sequence[Read], known: Mapping[str, Benchmark]) -> list[str]:
+def _primary(runs: Sequence[Run], known: Mapping[str, Benchmark]) -> list[str]:
     """Those that the runs declare (`evaluation.primary`); without that, all."""
     declared = {name for run in runs for name in (run.config.get("evaluation") or {}).get("primary") or []}
     return [name for name in known if name in declared] or list(known)
 
 
-def _means(parts: Mapping[str, Part], averaged: Sequence[Benchmark]) -> dict[str, Part]:
-    """Of each role, the mean over its benchmarks."""
-    found = {}
-    for role in ("gain", "retention"):
-        some = [parts[b.name] for b in averaged if b.role == role and b.name in parts]
-        if some:
-            apart = [each.difference for each in some if each.difference is not None]
-            found[role] = Part(
-                change=mean_of([each.change for each in some]),
-                forgetting=mean_of([each.forgetting for each in some]),
-                difference=mean_of(apart) if len(apart) == len(some) else None,
-                questions=sum(each.questions for each in some),
-            )
-    return found
-
-
 def _row(
     group: Group,
     parts: Mapping[str, Part],
-    means: Mapping[str, Part],
+    whole: Mapping[str, Part],
     known: Mapping[str, Benchmark],
     primary: list[str],
 ) -> Row:
     """Without what depends on the other rows."""
-    overall = {role: part.change.estimate() for role, part in means.items()}
-    ends = [run.end for run in group.counted if run.rows]
+    overall = {role: part.change.estimate() for role, part in whole.items()}
+    ends = [run.end for run in group.counted if run.whole]
 
     def cost(key: str) -> float | None:
         return sum(row[key] for row in ends) / len(ends) if ends and all(key in row for row in ends) else None
@@ -165,11 +158,11 @@ def _row(
         seeds=tuple(run.seed for run in group.counted),
         needed=group.needed,
         state=group.state,
-        trivial=any(run.rows for run in group.runs) and is_trivial(group.runs[0].config),
+        trivial=any(run.whole and run.config for run in group.runs) and is_trivial(group.runs[0].config),
         cells=cells,
         gain=overall.get("gain"),
         retention=overall.get("retention"),
-        forgetting=means["retention"].forgetting.estimate() if "retention" in means else None,
+        forgetting=whole["retention"].forgetting.estimate() if "retention" in whole else None,
         tokens=cost("tokens"),
         all_tokens=cost("all_tokens"),
         flops=cost("flops"),
@@ -177,12 +170,12 @@ def _row(
     )
 
 
-def _fronts(rows: Sequence[Row]) -> list[Row]:
+def _fronts(rows: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
     """Mark who is on the front of gain and retention, among complete fair runs, and among the trivial of these."""
     able = [
         index
-        for index, row in enumerate(rows)
-        if row.gain and row.retention and row.state == "complete" and not row.mismatches
+        for index, (row, group) in enumerate(zip(rows, groups, strict=True))
+        if row.gain and row.retention and group.ended and not row.mismatches
     ]
     found = list(rows)
     for index in _front(rows, able):
@@ -196,22 +189,6 @@ def _front(rows: Sequence[Row], members: Sequence[int]) -> list[int]:
     points = [(row.gain.value, row.retention.value) for i in members if (row := rows[i]).gain and row.retention]
     on = pareto([gain for gain, _ in points], [retention for _, retention in points])
     return [index for index, is_on in zip(members, on, strict=True) if is_on]
-
-
-def _states(groups: Sequence[Group]) -> list[str]:
-    """A sentence for each run that is not complete."""
-    told = {
-        "running": "is still going: what it shows may change",
-        "killed": "was killed before its end; the same `clmed run` goes on with it",
-        "stopped": "was stopped before its end; the same `clmed run` goes on with it",
-    }
-    notes = []
-    for run in (run for group in groups for run in group.runs):
-        if run.problem:
-            notes.append(f"{run.path} ({run.state}): {run.problem}")
-        elif run.state != "complete":
-            notes.append(f"{run.path} {told[run.state]}")
-    return notes
 
 
 def _other_models(groups: Sequence[Group], against: Group) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from clmed.results.comparison.measure import Benchmark, Part
+from clmed.results.comparison.basis import Benchmark
+from clmed.results.comparison.measure import Part
 from clmed.results.comparison.rows import Cell, Mark, Row
 from clmed.results.metrics import is_accuracy, lower_is_better
 from clmed.results.statistics.estimate import Estimate
@@ -41,7 +42,7 @@ def claimed(
     known: Mapping[str, Benchmark],
     margin: float,
 ) -> list[Claim]:
-    """The claims of a row, as far as there are seeds enough."""
+    """The claims of a row, as far as there are seeds enough; none of what rests on questions of its own."""
     wholes: list[tuple[Literal["overall", "benchmark"], str, Part, bool]] = [
         ("overall", name, part, name == "retention") for name, part in means.items()
     ]
@@ -51,6 +52,8 @@ def claimed(
     ]
     found = []
     for family, name, part, may_be_retained in wholes:
+        if part.apart:
+            continue
         change, difference = part.change, part.difference
         judged = may_be_retained and len(change.seeds) >= needed
         paired = difference is not None and len(difference.seeds) >= needed

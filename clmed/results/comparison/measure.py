@@ -6,47 +6,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clmed.results.answers import Answers, Texts, shared
-from clmed.results.comparison.groups import Group
-from clmed.results.comparison.reading import Read
-from clmed.results.metrics import is_accuracy, lower_is_better
+from clmed.results.answers import Texts
+from clmed.results.comparison.basis import Benchmark
+from clmed.results.groups import Group
+from clmed.results.metrics import is_accuracy
+from clmed.results.runs import Run
 from clmed.results.statistics.bootstrap import Floats, generator, question_draws, ratio_draws
 from clmed.results.statistics.paired import mean
 from clmed.results.statistics.uncertain import Uncertain
-
-SAME = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """keys: the questions that are compared, None where they are not known; macro: the score is the subjects' mean;
-    comparable: whether runs may be put beside each other, who were asked some question in common.
-    """
-
-    name: str
-    role: str
-    metric: str
-    questions: int
-    keys: Texts | None = None
-    macro: bool = False
-    comparable: bool = True
-
-    @property
-    def lower(self) -> bool:
-        return lower_is_better(self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A row on one benchmark: now - base; how far below the best earlier point; its change minus the reference's.
 
-    difference is over the pairs of equal seeds, None where there is none.
+    difference is over the pairs of equal seeds, None where there is none; apart: it was asked other questions than the
+    reference, all by its own scores.
     """
 
     change: Uncertain
     forgetting: Uncertain
     difference: Uncertain | None
     questions: int
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,46 +52,6 @@ class Curves:
         return mean(values, self.strata)
 
 
-def benchmarks(runs: Sequence[Read], *, answers: bool) -> tuple[dict[str, Benchmark], list[str]]:
-    """What the runs measured, and notes on what of it is compared. answers: whether to look at single questions."""
-    found: dict[str, Benchmark] = {}
-    notes = []
-    for name in dict.fromkeys(name for run in runs for name in run.scores):
-        having = [run for run in runs if name in run.scores]
-        if len(having) < len(runs):
-            missing = [run.path.name for run in runs if name not in run.scores]
-            notes.append(f"{name} was not measured by {_some(missing)}: it is left out of the averages")
-        scores = having[0].scores[name]
-        row = scores[min(scores)]
-        found[name] = Benchmark(name=name, role=row["role"], metric=row["metric"], questions=row.get("questions", 0))
-        if answers:
-            found[name], note = _by_question(found[name], having)
-            notes += [f"{name}: {each}" for each in note]
-    return found, notes
-
-
-def _by_question(plain: Benchmark, runs: Sequence[Read]) -> tuple[Benchmark, list[str]]:
-    """The benchmark with the questions that all were asked, and notes on what is not as one would wish."""
-    notes = []
-    kept = [(run, found) for run in runs if (found := run.answers(plain.name, 0)) is not None]
-    if len(kept) < len(runs):
-        without = [run.path.name for run in runs if all(run is not other for other, _ in kept)]
-        notes.append(f"no answers of {_some(without)}, whose intervals are made from the scores alone, wider")
-    if not kept:
-        return plain, notes
-    keys = shared([each.keys for _, each in kept])
-    if not len(keys):
-        return replace(plain, comparable=False), [*notes, "the runs were asked no question in common: not compared"]
-    run, asked = kept[0]
-    macro = _is_macro(asked, run.scores[plain.name][0]["score"])
-    if macro is None:
-        return plain, [*notes, "its score is no mean over answers, so intervals are made from the scores alone"]
-    if any(len(each) != len(keys) for _, each in kept):
-        most = max(len(each) for _, each in kept)
-        notes.append(f"compared on the {len(keys):,} questions that all runs were asked, of up to {most:,}")
-    return replace(plain, questions=len(keys), keys=keys, macro=macro), notes
-
-
 class Measure:
     """Parts of rows against a reference, whose answers are read once."""
 
@@ -122,7 +64,12 @@ class Measure:
         runs = _measured(group, benchmark)
         if not runs:
             return None
-        pairs = [] if group is self.reference or not benchmark.comparable else _pairs(runs, self.reference, benchmark)
+        together = [run for run in runs if run.path not in benchmark.apart]
+        if not together:
+            asked = runs[0].scores[benchmark.name][0].get("questions", 0)
+            return replace(_by_formula(runs, [], replace(benchmark, questions=asked)), apart=True)
+        runs = together
+        pairs = [] if group is self.reference else _pairs(runs, self.reference, benchmark)
         own = {run.path: _curves(run, benchmark) for run in runs}
         other = {run.path: self._reference(run, benchmark) for _, run in pairs}
         if None in own.values() or None in other.values():
@@ -132,7 +79,7 @@ class Measure:
         trained = any(run.end.get("all_tokens", 1) for run in runs)
         return _by_draws(list(found.values()), apart, benchmark, self.draws, trained)
 
-    def _reference(self, run: Read, benchmark: Benchmark) -> Curves | None:
+    def _reference(self, run: Run, benchmark: Benchmark) -> Curves | None:
         key = str(run.path), benchmark.name
         if key not in self._known:
             self._known[key] = _curves(run, benchmark)
@@ -165,7 +112,7 @@ def _by_draws(
     )
 
 
-def _by_formula(runs: Sequence[Read], pairs: Sequence[tuple[Read, Read]], benchmark: Benchmark) -> Part:
+def _by_formula(runs: Sequence[Run], pairs: Sequence[tuple[Run, Run]], benchmark: Benchmark) -> Part:
     """From the scores: as if the questions at two points were different ones, which is never too narrow."""
     scores = [{point: row["score"] for point, row in run.scores[benchmark.name].items()} for run in runs]
     now = [each[run.last] for each, run in zip(scores, runs, strict=True)]
@@ -188,31 +135,31 @@ def _by_formula(runs: Sequence[Read], pairs: Sequence[tuple[Read, Read]], benchm
     )
 
 
-def _measured(group: Group, benchmark: Benchmark) -> list[Read]:
+def _measured(group: Group, benchmark: Benchmark) -> list[Run]:
     """The runs of a group that were measured at the base and later."""
     return [run for run in group.counted if run.last and {0, run.last} <= run.scores.get(benchmark.name, {}).keys()]
 
 
-def _pairs(runs: Sequence[Read], against: Group, benchmark: Benchmark) -> list[tuple[Read, Read]]:
+def _pairs(runs: Sequence[Run], against: Group, benchmark: Benchmark) -> list[tuple[Run, Run]]:
     """Each run with the reference's of the same seed; single runs with each other, whatever their seeds."""
-    others = _measured(against, benchmark)
+    others = [run for run in _measured(against, benchmark) if run.path not in benchmark.apart]
     if against.needed == 1:
         return [(runs[0], others[0])] if others else []
     return [(run, other) for run in runs for other in others if run.seed == other.seed]
 
 
-def _change(run: Read, benchmark: Benchmark) -> float:
+def _change(run: Run, benchmark: Benchmark) -> float:
     scores = run.scores[benchmark.name]
     return float(scores[run.last]["score"] - scores[0]["score"])
 
 
-def _best(run: Read, benchmark: Benchmark) -> int:
+def _best(run: Run, benchmark: Benchmark) -> int:
     """The best point before the last one."""
     scores = {point: row["score"] for point, row in run.scores[benchmark.name].items() if point < run.last}
     return (min if benchmark.lower else max)(scores, key=lambda point: scores[point])
 
 
-def _curves(run: Read, benchmark: Benchmark) -> Curves | None:
+def _curves(run: Run, benchmark: Benchmark) -> Curves | None:
     """None where the answers are not known."""
     if benchmark.keys is None:
         return None
@@ -231,19 +178,5 @@ def _curves(run: Read, benchmark: Benchmark) -> Curves | None:
     )
 
 
-def _is_macro(answers: Answers, score: float) -> bool | None:
-    """Whether a score is the mean over subjects rather than over questions; None if it is neither."""
-    if answers.tokens is not None:
-        return False if abs(answers.values.sum() / answers.tokens.sum() - score) < SAME else None
-    if abs(answers.values.mean() - score) < SAME:
-        return False
-    return True if abs(mean(answers.values, answers.subjects) - score) < SAME else None
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

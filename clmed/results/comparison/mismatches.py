@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from clmed.results.comparison.reading import Read
 from clmed.results.differences import differences
 from clmed.results.fronts import is_trivial
+from clmed.results.runs import Run
 from clmed.results.table import tokens_text
 
 NEARLY = 0.01  # budgets end at whole rows
@@ -12,7 +12,7 @@ NEARLY = 0.01  # budgets end at whole rows
 TEMPLATE = ("benchmark", "perplexity", "scoring", "columns", "of", "longer_than")
 
 
-def mismatches(run: Read, reference: Read) -> list[str]:
+def mismatches(run: Run, reference: Run) -> list[str]:
     """In words, nothing for a fair comparison. Benchmarks that only one of them measured do not count."""
     found = []
     for name in run.scores.keys() & reference.scores.keys():
@@ -26,7 +26,7 @@ def mismatches(run: Read, reference: Read) -> list[str]:
     return sorted(found) + _budget(run, reference)
 
 
-def _template(run: Read, name: str) -> dict[str, Any]:
+def _template(run: Run, name: str) -> dict[str, Any]:
     evaluation = run.config.get("evaluation") or {}
     for entry in [*(evaluation.get("gain") or []), *(evaluation.get("retention") or [])]:
         label = entry.get("name") or entry.get("benchmark") or f"{entry.get('perplexity')}_perplexity"
@@ -35,12 +35,12 @@ def _template(run: Read, name: str) -> dict[str, Any]:
     return {}
 
 
-def _budget(run: Read, reference: Read) -> list[str]:
+def _budget(run: Run, reference: Run) -> list[str]:
     """Domain tokens or all tokens must agree. A run that is not complete has not had its own yet.
 
     The trivial front holds runs that are stopped early on purpose: less than the reference is no mismatch of theirs.
     """
-    if run.state != "complete" or reference.state != "complete":
+    if not run.ended or not reference.ended:
         return []
     own, other = run.end, reference.end
     amounts = [(own.get(key, 0), other.get(key, 0)) for key in ("tokens", "all_tokens")]

@@ -19,22 +19,24 @@ from clmed.results.diagnosis.language import unknown_language
 from clmed.results.diagnosis.mismatch import mismatch
 from clmed.results.diagnosis.record import Record
 from clmed.results.metrics import NATS, is_accuracy, primary_metrics
+from clmed.results.runs import Run, open_runs
 
 SIGNATURES = (unknown_language, mismatch, inadequate_corpus, forgetting)
 
 
-def diagnose(run: Path) -> list[Finding]:
+def diagnose(run: Path | Run) -> list[Finding]:
     """Everything that the signatures find in a run, as far as it has been measured.
 
     Raises UserError if there is no run, or a file of it is damaged.
     """
-    record = Record(path=run)
+    record = _record(run)
+    record.refuse_if_damaged()
     return [finding for signature in SIGNATURES if (finding := signature(record)) is not None]
 
 
-def blind_spots(run: Path) -> list[str]:
+def blind_spots(run: Path | Run) -> list[str]:
     """Which signatures cannot be seen in what the run recorded, and what would show them."""
-    record = Record(path=run)
+    record = _record(run)
     familiar = record.familiarity
     found = []
     if not record.point:
@@ -48,6 +50,10 @@ def blind_spots(run: Path) -> list[str]:
     elif not [source for source in familiar if source.general]:
         found.append("language, mismatch: no general text to compare with; measure some ({perplexity: SOURCE})")
     return found
+
+
+def _record(run: Path | Run) -> Record:
+    return Record(run=run if isinstance(run, Run) else open_runs([run])[0])
 
 
 def _why_none(record: Record, role: str) -> str:

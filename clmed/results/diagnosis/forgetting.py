@@ -6,7 +6,7 @@ from clmed.results.diagnosis import changes
 from clmed.results.diagnosis.finding import Finding
 from clmed.results.diagnosis.record import Change, Record
 from clmed.results.drops import drops
-from clmed.results.metrics import matrix, primary_metric
+from clmed.results.metrics import primary_metric
 from clmed.results.statistics.verdicts import MARGIN
 
 MOST_NATS = 0.1  # that a token of general text may cost more: 10.5 % of perplexity
@@ -68,7 +68,7 @@ def _amount(change: Change) -> str:
 def _steepest(record: Record, change: Change) -> str:
     """Between which two points it fell most."""
     metric = primary_metric(record.rows, change.benchmark)
-    scores = matrix(record.rows)[change.benchmark, change.category, metric]
+    scores = record.run.matrix[change.benchmark, change.category, metric]
     where = {row["point"]: row for row in record.rows}
     points = [point for point in scores if point <= record.point]
     before, after = min(pairwise(points), key=lambda pair: scores[pair[1]] - scores[pair[0]])

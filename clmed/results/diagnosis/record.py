@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 
 from clmed.config import ExperimentConfig, load
 from clmed.errors import UserError
-from clmed.results.metrics import NATS, WHOLE, is_accuracy, last_point, matrix, primary_metric
-from clmed.results.rundir import CONFIG, Row, RunDirectory
+from clmed.results.metrics import NATS, WHOLE, is_accuracy, primary_metric
+from clmed.results.rundir import CONFIG, Row
+from clmed.results.runs import Run
 from clmed.results.statistics import Estimate
 from clmed.results.statistics.bootstrap import generator, interval, question_draws, ratio_draws
 from clmed.results.statistics.paired import mean
@@ -70,30 +70,33 @@ class Familiarity:
 class Record:
     """A run as the signatures see it, at its last whole measurement point."""
 
-    path: Path
+    run: Run
+    _kept: dict[tuple[int, str], Mapping[str, Sequence[Any]]] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def directory(self) -> RunDirectory:
-        return RunDirectory.open(self.path)
+    def refuse_if_damaged(self) -> None:
+        """Raise UserError where what everything rests on cannot be read."""
+        _ = self.run.state, self.run.rows, self.run.training
+        if self.run.problems:
+            raise UserError(f"{'; '.join(self.run.problems)}.")
 
     @cached_property
     def config(self) -> ExperimentConfig:
-        file = self.path / CONFIG
-        if not self.directory.config():
+        file = self.run.path / CONFIG
+        if not self.run.config:
             raise UserError(f"{file} is not there: the run has not begun, or was killed before it had.")
         return load(file)
 
-    @cached_property
+    @property
     def rows(self) -> list[Row]:
-        return self.directory.results()
+        return self.run.rows
 
-    @cached_property
+    @property
     def training(self) -> list[Row]:
-        return self.directory.training()
+        return self.run.training
 
-    @cached_property
+    @property
     def point(self) -> int:
-        return last_point(self.rows)
+        return self.run.last
 
     @property
     def ended(self) -> bool:
@@ -133,7 +136,7 @@ class Record:
     def familiarity(self) -> list[Familiarity]:
         """Of every source that was looked at before training."""
         found = []
-        for name, known in self.directory.sources().items():
+        for name, known in self.run.directory.sources().items():
             nats, sizes = (np.array(known[key], dtype=float) for key in ("nats", "supervised"))
             drawn = ratio_draws(nats[:, None], sizes, rng=generator(0, name))[:, 0]
             found.append(
@@ -171,7 +174,7 @@ class Record:
         base, now = (self._answers(point, benchmark) for point in (0, self.point))
         if not (text or is_accuracy(metric)) or not base or not now:
             return None
-        scores = matrix(self.rows).get((benchmark, category, metric), {})
+        scores = self.run.matrix.get((benchmark, category, metric), {})
         if not {0, self.point} <= scores.keys():
             return None
         scale = 1.0 if text else 100.0
@@ -188,7 +191,9 @@ class Record:
         )
 
     def _answers(self, point: int, benchmark: str) -> Mapping[str, Sequence[Any]]:
-        return self.directory.answers(point, benchmark, COLUMNS) if self.directory.has_answers(point, benchmark) else {}
+        if (point, benchmark) not in self._kept:
+            self._kept[point, benchmark] = self.run.columns(benchmark, point, COLUMNS) or {}
+        return self._kept[point, benchmark]
 
 
 def _by(base: Mapping[str, Sequence[Any]], now: Mapping[str, Sequence[Any]], category: str, seen: float) -> Estimate:

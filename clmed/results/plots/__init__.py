@@ -6,8 +6,9 @@
     plot_runs(runs, out, only=["plane"], formats=["pdf"])   # files; what `clmed plot` does
 
 Each figure is a module with `draw(groups) -> Figure` and `missing(groups)`, which says why these runs cannot have it.
-`groups` are runs that differ in their seeds only; they share colour and label. Nothing is read or drawn before it is
-asked for, and matplotlib is imported only then.
+`groups` are runs that differ in their seeds only; they share colour and label. A run that is not complete says so in
+its label; one without results is left out where others have some. Nothing is drawn before it is asked for, and
+matplotlib is imported only then.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import TYPE_CHECKING
 
 from clmed.complaints import did_you_mean
 from clmed.errors import UserError
+from clmed.results.groups import Group, by_strategy
 from clmed.results.plots import forgetting, heatmap, mixture, plane, training
 from clmed.results.plots.fonts import han_fonts
-from clmed.results.plots.runs import Group, Run, groups
+from clmed.results.plots.runs import words
 from clmed.results.plots.style import FORMATS, render
 from clmed.results.rundir import write_whole
+from clmed.results.runs import Run, nothing_measured, open_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,37 +42,48 @@ DRAWN = {"forgetting": forgetting, "plane": plane, "heatmap": heatmap, "training
 def figures(runs: Sequence[Path]) -> dict[str, Callable[[], Figure]]:
     """The figures that these runs allow: name -> a function that draws it.
 
-    Raises UserError for what is no run, and for a run without results.
+    Raises UserError where there is no run, and where none has results.
     """
-    grouped = _open(runs)
+    return drawable(_open(runs))
+
+
+def drawable(runs: Sequence[Run]) -> dict[str, Callable[[], Figure]]:
+    """The same of runs that have results."""
+    grouped = by_strategy(runs)
     return {name: partial(kind.draw, grouped) for name, kind in DRAWN.items() if not kind.missing(grouped)}
 
 
 def plot_runs(
-    runs: Sequence[Path], out: Path | None = None, only: Sequence[str] = (), formats: Sequence[str] = ("png", "svg")
+    runs: Sequence[Path],
+    out: Path | None = None,
+    only: Sequence[str] = (),
+    formats: Sequence[str] = ("png", "svg"),
+    tell: Callable[[str], object] = str,
 ) -> list[Path]:
     """Write the figures that `runs` allow, or those named in `only`; returns the files: forgetting.png, forgetting.svg.
 
     They go to `out`; by default to the run's own figures/ for one run, and for several to figures/ in the current
-    directory. Raises UserError as `figures` does, for an unknown name, and for what in `only` cannot be drawn.
+    directory. tell: is given a sentence on each run that is not complete or not whole. Raises UserError as `figures`
+    does, for an unknown name, and for what in `only` cannot be drawn.
     """
     for what, wanted, known in (("figure", only, [*DRAWN]), ("format", formats, [*FORMATS])):
         for name in wanted:
             if name not in known:
                 raise UserError(f"There is no {what} '{name}'{did_you_mean(name, known)}")
-    grouped = _open(runs)
+    found = _open(runs, tell)
+    grouped = by_strategy(found)
     lacks = {name: kind.missing(grouped) for name, kind in DRAWN.items()}
     names = list(only) or [name for name in DRAWN if not lacks[name]] or ["forgetting"]
     if impossible := [lacks[name] for name in names if lacks[name]]:
         raise UserError(f"{impossible[0]}.")
-    folder = out or (grouped[0].runs[0].directory.figures if len(runs) == 1 else Path("figures"))
+    folder = out or (grouped[0].runs[0].directory.figures if len(found) == 1 else Path("figures"))
     write = partial(_write, grouped, folder, tuple(formats))
     if len(names) == 1:
         return write(names[0])
     # Somebody waits, so figures are drawn beside each other. What all need is loaded before the processes part.
     import matplotlib.figure  # noqa: F401
 
-    han_fonts(" ".join(word for group in grouped for run in group.runs for word in (run.name, *run.words)))
+    han_fonts(" ".join(word for group in grouped for run in group.runs for word in (run.name, *words(run))))
     with ProcessPoolExecutor(max_workers=min(len(names), os.cpu_count() or 1), mp_context=get_context("fork")) as pool:
         return [file for files in pool.map(write, names) for file in files]
 
@@ -82,11 +96,13 @@ def _write(grouped: Sequence[Group], folder: Path, formats: Sequence[str], name:
     return files
 
 
-def _open(runs: Sequence[Path]) -> list[Group]:
-    if not runs:
-        raise UserError("There are no runs to plot; give the folder of one run or of several.")
-    opened = [Run(path=Path(path)) for path in runs]
-    for run in opened:
-        if not run.rows:
-            raise UserError(f"{run.path} holds no results yet ({run.state}); plot it after its first measurement.")
-    return groups(opened)
+def _open(paths: Sequence[Path], tell: Callable[[str], object] = str) -> list[Run]:
+    runs = open_runs(paths)
+    measured = [run for run in runs if run.rows]
+    if not measured:
+        raise nothing_measured(runs, "plotted")
+    for run in runs:
+        _ = run.training  # so that all know of it, if it is damaged
+        if run.told:
+            tell(f"{run.path} {run.told}")
+    return measured

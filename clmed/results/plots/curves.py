@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clmed.results.metrics import NATS, primary_metric
-from clmed.results.plots.runs import Group, Run, folded, interval
+from clmed.results.groups import Group
+from clmed.results.metrics import NATS, primary_metrics
+from clmed.results.plots.runs import folded, interval, label, measured
+from clmed.results.runs import Run
 from clmed.results.table import categories
 
 Line = list[tuple[float, float]]
@@ -28,10 +30,11 @@ def panels(runs: Iterable[Run]) -> list[Panel]:
     """The benchmarks of all runs, gain before retention, else in the order measured."""
     found: dict[str, Panel] = {}
     for run in runs:
+        metrics = primary_metrics(run.rows)
         for row in run.rows:
             name = row["benchmark"]
             if name not in found:
-                metric = primary_metric(run.rows, name)
+                metric = metrics[name]
                 found[name] = Panel(benchmark=name, role=row["role"], shots=row["shots"] or 0, metric=metric)
     return sorted(found.values(), key=lambda panel: panel.role != "gain")
 
@@ -89,12 +92,12 @@ def curves(panel: Panel, grouped: Sequence[Group]) -> list[Curve]:
     """A curve for each group with scores in this panel; with a single run also one for each of its few categories."""
     result = []
     for number, group in enumerate(grouped):
-        seeds = tuple(seed for run in group.runs if (seed := run.measured(panel.benchmark)))
+        seeds = tuple(seed for run in group.runs if (seed := measured(run, panel.benchmark)))
         if seeds:
-            result.append(Curve(label=group.label, seeds=seeds, number=number))
+            result.append(Curve(label=label(group), seeds=seeds, number=number))
     if len(grouped) == 1 and len(grouped[0].runs) == 1:
         run = grouped[0].runs[0]
         for number, category in enumerate(categories(run.rows, panel.benchmark), start=1):
-            if seed := run.measured(panel.benchmark, category):
+            if seed := measured(run, panel.benchmark, category):
                 result.append(Curve(label=folded(category), seeds=(seed,), number=number, whole=False))
     return result

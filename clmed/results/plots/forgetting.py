@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clmed.results.groups import Group
 from clmed.results.metrics import NATS, as_shown, is_accuracy, lower_is_better
 from clmed.results.plots.curves import Curve, curves, panels
 from clmed.results.plots.frame import End, make_frame
-from clmed.results.plots.runs import Group
+from clmed.results.plots.runs import label, words
 from clmed.results.plots.style import COLOURS, DASHES, GREY, MARKERS, new_figure, tell
 from clmed.results.table import tokens_text
 
@@ -36,8 +37,8 @@ def draw(grouped: Sequence[Group]) -> Figure:
     """Two panels in a row, each with its title."""
     runs = [run for group in grouped for run in group.runs]
     shown = [(panel, curves(panel, grouped)) for panel in panels(runs)]
-    words = [word for run in runs for word in run.words]
-    with new_figure([*words, *(group.label for group in grouped)]) as figure:
+    names = [word for run in runs for word in words(run)]
+    with new_figure([*names, *(label(group) for group in grouped)]) as figure:
         furthest = max(row["tokens"] for run in runs for row in run.rows)
         labels = [["base", *(curve.label for curve in found)] for _, found in shown]
         frame = make_frame(figure, runs, furthest, labels, across=min(2, len(shown)))

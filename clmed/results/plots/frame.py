@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clmed.results.plots.axis import TokenAxis, spread
-from clmed.results.plots.runs import Run
 from clmed.results.plots.style import (
     BOTTOM,
     GREY,
@@ -22,6 +21,7 @@ from clmed.results.plots.style import (
     cut,
     text_width,
 )
+from clmed.results.runs import Run
 from clmed.results.table import fold
 
 if TYPE_CHECKING:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clmed.results.metrics import WHOLE, Key, is_accuracy, last_point, primary_metric
-from clmed.results.plots.runs import Group, Run
+from clmed.results.groups import Group
+from clmed.results.metrics import WHOLE, Key, is_accuracy, primary_metric
+from clmed.results.plots.runs import label
 from clmed.results.plots.style import GREY, LARGE, LINE, WIDTH, cut, new_figure, tell, text_width
 from clmed.results.points import measured_points
+from clmed.results.runs import Run
 from clmed.results.table import fold, tokens_text
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ def panels(grouped: Sequence[Group]) -> list[Panel]:
     runs = [run for group in grouped for run in group.runs if run.stream]
     result = []
     for benchmark in dict.fromkeys(row["benchmark"] for run in runs for row in run.rows):
-        metric = next(primary_metric(run.rows, benchmark) for run in runs if benchmark in run.benchmarks)
-        found = dict.fromkeys(c for run in runs for b, c, m in run.scores if (b, m) == (benchmark, metric))
+        metric = next(primary_metric(run.rows, benchmark) for run in runs if benchmark in run.scores)
+        found = dict.fromkeys(c for run in runs for b, c, m in run.matrix if (b, m) == (benchmark, metric))
         if not is_accuracy(metric) or len(found) < 2:
             continue
         columns = _columns(grouped)
@@ -208,10 +210,10 @@ def _column(name: str, cell: float) -> str:
 def _columns(grouped: Sequence[Group]) -> list[tuple[str, list[tuple[Run, int]]]]:
     """The label of each column, and the runs and their points that it is the mean of."""
     if len(grouped) > 1:
-        trained = [(group.label, [run for run in group.runs if run.stream]) for group in grouped]
-        return [(label, [(run, last_point(run.rows)) for run in runs]) for label, runs in trained if runs]
+        trained = [(label(group), [run for run in group.runs if run.stream]) for group in grouped]
+        return [(name, [(run, run.last) for run in runs]) for name, runs in trained if runs]
     runs = grouped[0].runs
-    points = [point for point in measured_points(runs[0].directory) if point.number > 0]
+    points = [point for point in measured_points(runs[0].rows) if point.number > 0]
     if len(points) > MOST_POINTS:
         points = [point for point in points if point.final]
     names = [p.experience if p.final else f"{p.experience}@{tokens_text(p.inside)}" for p in points]
@@ -220,7 +222,7 @@ def _columns(grouped: Sequence[Group]) -> list[tuple[str, list[tuple[Run, int]]]
 
 def _change(cells: Sequence[tuple[Run, int]], key: Key) -> float:
     """In points, the mean over seeds; NaN where none was measured."""
-    scores = [(run.scores.get(key, {}), point) for run, point in cells]
+    scores = [(run.matrix.get(key, {}), point) for run, point in cells]
     found = [100 * (points.get(point, math.nan) - points.get(0, math.nan)) for points, point in scores]
     found = [value for value in found if math.isfinite(value)]
     return statistics.fmean(found) if found else math.nan

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clmed.results.groups import Group
 from clmed.results.plots.frame import make_frame
-from clmed.results.plots.runs import Group, Run
 from clmed.results.plots.style import COLOURS, LARGE, LEFT, WIDTH, new_figure, tell, text_width
 from clmed.results.plots.training import sources
+from clmed.results.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +82,7 @@ def draw(grouped: Sequence[Group]) -> Figure:
     names = sources(runs)
     shown = alike(grouped, names)
     styles = [_style(number) for number in range(len(names))]
-    with new_figure([*names, *(group.name for group in grouped), *(e for run in runs for e in run.stream)]) as figure:
+    with new_figure([*names, *(group.label for group in grouped), *(e for run in runs for e in run.stream)]) as figure:
         furthest = max(row["tokens"] for run in runs for row in [*run.training, *run.rows])
         frame = make_frame(figure, runs, furthest, [], across=min(2, len(shown)))
         width = frame.across * WIDTH - LEFT
@@ -93,7 +94,7 @@ def draw(grouped: Sequence[Group]) -> Figure:
         )  # fmt: skip
         foot = legend.get_window_extent().height / figure.dpi + 0.08
         for axes, same in zip(frame.panels(figure, len(shown), foot), shown, strict=True):
-            frame.head(figure, axes, _title(figure, [group.name for group in same]), "")
+            frame.head(figure, axes, _title(figure, [group.label for group in same]), "")
             for edges, shares in mixture(same[0].runs[0], names):
                 levels = 100 * np.cumsum(np.hstack([np.zeros((len(shares), 1)), shares]), axis=1)
                 for number, style in enumerate(styles):

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clmed.results.comparison import averages
 from clmed.results.fronts import BASE, Point, ends, front, is_beyond, is_trivial, known, trivial_front
+from clmed.results.groups import Group
 from clmed.results.plots.labels import NEAR, nearest, place_labels
-from clmed.results.plots.runs import Group, interval
+from clmed.results.plots.runs import interval, label
 from clmed.results.plots.style import BOTTOM, COLOURS, GREY, LEFT, WIDTH, cut, new_figure, tell, text_size
 
 if TYPE_CHECKING:
@@ -61,23 +63,27 @@ def missing(grouped: Sequence[Group]) -> str:
 
 
 def spots(grouped: Sequence[Group]) -> list[Spot]:
-    """Every group that has been trained and has a gain and a retention."""
+    """Every group that has been trained and has a gain and a retention: the means that `clmed compare` shows."""
+    found, _ = averages.ends(grouped)
     result = []
     for group in grouped:
-        found = [_percent(ends(run.rows)[0]) for run in group.runs if run.stream]
-        seeds = tuple(point for point in found if known(point))
+        seeds = tuple(_percent(point) for point in found.get(group.label, []) if known(point))
         if seeds:
             trivial = all(is_trivial(run.config) for run in group.runs)
-            result.append(Spot(label=group.label.replace("\n(", " ("), seeds=seeds, trivial=trivial))
+            result.append(Spot(label=label(group).replace("\n(", " ("), seeds=seeds, trivial=trivial))
     return result
 
 
-def averages(grouped: Sequence[Group]) -> list[Point]:
+def with_base(grouped: Sequence[Group]) -> list[Point]:
     """Averages with the base that trivial runs measured beside their own end: means over the seeds."""
+    _, names = averages.ends(grouped)
     result: list[Point] = []
     for group in grouped:
         if all(is_trivial(run.config) for run in group.runs):
-            seeds = [ends(run.rows, run.variants)[1:] for run in group.runs]
+            seeds = [
+                ends(*([row for row in rows if row["benchmark"] in names] for rows in (run.rows, run.variants)))[1:]
+                for run in group.counted
+            ]
             for same in zip(*seeds, strict=False):
                 x, y = np.mean(same, axis=0)
                 result.append(_percent((float(x), float(y))))
@@ -86,7 +92,7 @@ def averages(grouped: Sequence[Group]) -> list[Point]:
 
 def draw(grouped: Sequence[Group]) -> Figure:
     """One plane, as high as its labels need."""
-    return draw_spots(spots(grouped), averages(grouped))
+    return draw_spots(spots(grouped), with_base(grouped))
 
 
 def draw_spots(found: Sequence[Spot], between: Sequence[Point]) -> Figure:
@@ -222,14 +228,14 @@ def _size(
     page = height + BOTTOM + low + EDGE
     figure.set_size_inches(WIDTH, page)
     axes.set_position((LEFT / WIDTH, (BOTTOM + low) / page, inner / WIDTH, height / page))
-    for spot, centre, size, label in zip(spots, centres, sizes, labels, strict=True):
+    for spot, centre, size, text in zip(spots, centres, sizes, labels, strict=True):
         place: dict[str, Any] = {"transform": axes.transAxes, "zorder": 5}
         end = nearest(np.array(spot), np.array(centre), np.array(size) / 2)
         if math.dist(spot, end) > NEAR:
             xs, ys = zip(spot, end, strict=True)
             axes.plot(np.array(xs) / inner, np.array(ys) / height, color=GREY, linewidth=0.4, **place)
-        text: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.0, "path_effects": halo}
-        axes.text(centre[0] / inner, centre[1] / height, label, **text, **place)
+        style: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.0, "path_effects": halo}
+        axes.text(centre[0] / inner, centre[1] / height, text, **style, **place)
 
 
 def _inches(axes: Axes, points: Sequence[Point], extent: Point) -> list[Point]:

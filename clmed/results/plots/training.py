@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clmed.results.groups import Group
 from clmed.results.plots.frame import End, make_frame
-from clmed.results.plots.runs import Group, Run, folded
+from clmed.results.plots.runs import folded, label
 from clmed.results.plots.style import COLOURS, DASHES, new_figure
+from clmed.results.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,8 +78,8 @@ def panels(grouped: Sequence[Group]) -> dict[str, list[Series]]:
         # The colour of a source is the same in the figure of the mixture.
         series = [_series(folded(name), n, grouped[0], f"loss/{name}") for n, name in enumerate(found)]
         return {"loss by source": series, RATE: [_series("", 0, grouped[0], "lr")]}
-    result = {name: [_series(g.label, n, g, f"loss/{name}") for n, g in enumerate(grouped)] for name in found}
-    result[RATE] = [_series(group.label, n, group, "lr") for n, group in enumerate(grouped)]
+    result = {name: [_series(label(g), n, g, f"loss/{name}") for n, g in enumerate(grouped)] for name in found}
+    result[RATE] = [_series(label(group), n, group, "lr") for n, group in enumerate(grouped)]
     return {title: [each for each in series if each.steps] for title, series in result.items()}
 
 

@@ -1,6 +1,5 @@
 """`clmed report`: runs as one HTML page that needs nothing else.
 
-runs.py        the runs as they are, damaged ones too
 page.py        what the page says: a summary.py, and sections
 scores.py, losses.py (of what was answered.py), facts.py     as tables.py
 figures.py     as drawing.py

@@ -7,9 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from clmed.errors import UserError
 from clmed.results.metrics import SUBJECT
-from clmed.results.report.runs import ReportedRun
+from clmed.results.runs import Run
 
 COLUMNS = ("subject", "categories", "prompt_hash", "correct")
 
@@ -31,15 +30,13 @@ class Answered:
 
 
 @lru_cache(maxsize=64)
-def answered(run: ReportedRun, benchmark: str) -> Answered | None:
+def answered(run: Run, benchmark: str) -> Answered | None:
     """None where not all is known; what is damaged is told among the problems of the run."""
     directory = run.directory
     if not run.last or not all(directory.has_answers(point, benchmark) for point in (0, run.last)):
         return None
-    try:
-        base, now = (directory.answers(point, benchmark, COLUMNS) for point in (0, run.last))
-    except UserError as error:
-        run.problems.append(str(error))
+    base, now = (run.columns(benchmark, point, COLUMNS) for point in (0, run.last))
+    if base is None or now is None:
         return None
     if not set(COLUMNS) <= base.keys() or base["prompt_hash"] != now.get("prompt_hash"):
         return None

@@ -7,15 +7,15 @@ from typing import Any
 
 import yaml
 
-from clmed.results.report.runs import ReportedRun
 from clmed.results.report.tables import NONE, Cell, Column, Table, number, text, without_empty
 from clmed.results.rundir import Row
+from clmed.results.runs import Run
 from clmed.results.table import tokens_text
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
-def cost(named: Mapping[str, ReportedRun]) -> Table:
+def cost(named: Mapping[str, Run]) -> Table:
     """What each run has spent by its last measurement."""
     columns = [
         Column(heading="run", numeric=False),
@@ -29,8 +29,8 @@ def cost(named: Mapping[str, ReportedRun]) -> Table:
     ]
     rows = []
     for label, run in named.items():
-        last, speeds = run.rows[-1], [row["tokens_per_second"] for row in run.training if "tokens_per_second" in row]
-        once = {(row["point"], row["benchmark"]): row["seconds"] for row in run.rows if "taken_from" not in row}
+        last, speeds = run.whole[-1], [row["tokens_per_second"] for row in run.training if "tokens_per_second" in row]
+        once = {(row["point"], row["benchmark"]): row["seconds"] for row in run.whole if "taken_from" not in row}
         memory = max((row.get("peak_memory", 0) for row in run.training), default=0)
         rows.append(
             [
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.3g} {unit}"
 
 
-def mixture(named: Mapping[str, ReportedRun]) -> Table | None:
+def mixture(named: Mapping[str, Run]) -> Table | None:
     """Which sources made up each experience: their share of the tokens with loss, and of the loss itself."""
     rows = []
     for label, run in named.items():
@@ -98,18 +98,18 @@ def _sources(steps: Sequence[Row]) -> list[str]:
     return [key.removeprefix("supervised/") for key in keys]
 
 
-def configurations(named: Mapping[str, ReportedRun]) -> Table | None:
+def configurations(named: Mapping[str, Run]) -> Table | None:
     """The settings in which the runs differ; None for one run, or where they are alike."""
     leaves = {label: _leaves(run.config) for label, run in named.items()}
     return _side_by_side("configuration-table", "Settings in which the runs differ", leaves, only_different=True)
 
 
-def environments(named: Mapping[str, ReportedRun]) -> Table | None:
+def environments(named: Mapping[str, Run]) -> Table | None:
     leaves = {label: _leaves(run.environment) for label, run in named.items()}
     return _side_by_side("environment-table", "What the results may depend on besides", leaves, only_different=False)
 
 
-def configuration_text(run: ReportedRun) -> str:
+def configuration_text(run: Run) -> str:
     """The whole configuration as YAML."""
     return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clmed.errors import UserError
-from clmed.results.plots import figures
+from clmed.results.plots import drawable
 from clmed.results.report.drawing import Drawing, inline
+from clmed.results.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,11 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def draw(runs: Sequence[Path], labels: Sequence[str]) -> tuple[dict[str, list[Drawing]], list[str]]:
+def draw(runs: Sequence[Run], labels: Sequence[str]) -> tuple[dict[str, list[Drawing]], list[str]]:
     """Section -> the figures that these runs allow, and what could not be read."""
     found: dict[str, list[Drawing]] = {}
     problems = []
-    try:
-        possible = figures(runs)
-    except UserError as error:
-        return {}, [f"No figures: {error}"]
+    possible = drawable(runs)
     for name, kind in KINDS.items():
         if name not in possible:
             continue

@@ -7,7 +7,7 @@ from clmed.errors import UserError
 from clmed.results.diagnosis import Finding, blind_spots, diagnose
 from clmed.results.diagnosis.record import Record
 from clmed.results.diagnosis.shown import as_file
-from clmed.results.report.runs import ReportedRun
+from clmed.results.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,21 +19,21 @@ class Found:
     file: str
 
 
-def findings(named: Mapping[str, ReportedRun]) -> tuple[list[Found], list[str]]:
+def findings(named: Mapping[str, Run]) -> tuple[list[Found], list[str]]:
     """Of all runs, in their order, and of a single run what cannot be seen in it."""
     found: list[Found] = []
     blind: list[str] = []
     for label, run in named.items():
         try:
-            _ = Record(path=run.path).config
+            _ = Record(run=run).config
         except (UserError, ValueError):  # the file itself was read: what is damaged in it is among the problems
             blind.append(f"{label} was not diagnosed: its configuration is not one that this version of clmed reads.")
             continue
         try:
-            for each in diagnose(run.path):
+            for each in diagnose(run):
                 found.append(Found(label=label if len(named) > 1 else "", finding=each, file=as_file(run.path, each)))
             if len(named) == 1:
-                blind += [f"Not to be seen in this run: {line}" for line in blind_spots(run.path)]
+                blind += [f"Not to be seen in this run: {line}" for line in blind_spots(run)]
         except UserError as error:
-            run.problems.append(str(error))
+            blind.append(f"{label} was not diagnosed: {error}")
     return found, blind or ([] if found else ["Nothing was found of the signatures that `clmed diagnose` knows."])

@@ -8,8 +8,8 @@ import numpy as np
 from clmed.results.comparison import Comparison
 from clmed.results.metrics import SUBJECT, WHOLE, is_accuracy
 from clmed.results.report.answered import Answered, answered
-from clmed.results.report.runs import ReportedRun
 from clmed.results.report.tables import Cell, Column, Table, estimated, number, p_value, text
+from clmed.results.runs import Run
 from clmed.results.statistics.bootstrap import generator, question_draws
 from clmed.results.statistics.flips import Flip, flips
 from clmed.results.statistics.paired import mcnemar, mean
@@ -19,7 +19,7 @@ from clmed.results.statistics.verdicts import ALPHA, holm
 MOST_FLIPS = 1200  # rows of the page; more make a phone's browser slow
 DRAWS = 10_000
 SAME = 1e-6
-Members = Mapping[str, Sequence[ReportedRun]]
+Members = Mapping[str, Sequence[Run]]
 
 
 def category_table(compared: Comparison, members: Members) -> Table | None:
@@ -72,14 +72,12 @@ def _metric(compared: Comparison, benchmark: str) -> str:
     return metric if is_accuracy(metric) else ""
 
 
-def _change(run: ReportedRun, benchmark: str, category: str, metric: str) -> float | None:
-    points = run.scores.get((benchmark, category, metric), {})
+def _change(run: Run, benchmark: str, category: str, metric: str) -> float | None:
+    points = run.matrix.get((benchmark, category, metric), {})
     return points[run.last] - points[0] if {0, run.last} <= points.keys() else None
 
 
-def _uncertain(
-    runs: Sequence[ReportedRun], benchmark: str, category: str, changes: Sequence[float | None]
-) -> Uncertain:
+def _uncertain(runs: Sequence[Run], benchmark: str, category: str, changes: Sequence[float | None]) -> Uncertain:
     """The mean over seeds of a change, with its spread where the answers are kept and give the very same scores."""
     seeds = tuple(change for change in changes if change is not None)
     value = sum(seeds) / len(seeds)
@@ -98,7 +96,7 @@ def _uncertain(
     return Uncertain(value=value, questions=drawn, seeds=seeds)
 
 
-def lost_and_won(named: Mapping[str, ReportedRun], benchmarks: Sequence[str]) -> Table | None:
+def lost_and_won(named: Mapping[str, Run], benchmarks: Sequence[str]) -> Table | None:
     """How many answers turned from right to wrong, and how many from wrong to right."""
     rows = []
     for label, run in named.items():
@@ -161,12 +159,12 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
     )
 
 
-def _flips(runs: Sequence[ReportedRun], benchmark: str) -> list[Flip]:
-    known = [run.directory for run in runs if answered(run, benchmark) is not None]
+def _flips(runs: Sequence[Run], benchmark: str) -> list[Flip]:
+    known = [run for run in runs if answered(run, benchmark) is not None]
     return flips(known, benchmark) if known else []
 
 
-def _known(run: ReportedRun, benchmarks: Sequence[str]) -> Iterator[tuple[str, Answered]]:
+def _known(run: Run, benchmarks: Sequence[str]) -> Iterator[tuple[str, Answered]]:
     for name in benchmarks:
         if (asked := answered(run, name)) is not None:
             yield name, asked

@@ -5,18 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from clmed.errors import UserError
-from clmed.results.comparison import Comparison, compare
-from clmed.results.comparison.groups import by_run, by_strategy
-from clmed.results.comparison.reading import find, read
+from clmed.results.comparison import Comparison
+from clmed.results.comparison.compare import compare_runs
+from clmed.results.groups import by_run, by_strategy
 from clmed.results.metrics import is_accuracy
 from clmed.results.report import facts, figures, losses, scores
 from clmed.results.report.drawing import Drawing
 from clmed.results.report.findings import Found, findings
-from clmed.results.report.runs import STATES, ReportedRun
 from clmed.results.report.summary import sentences
 from clmed.results.report.tables import Table
 from clmed.results.report.words import WORDS
+from clmed.results.runs import Run, nothing_measured, open_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +50,11 @@ class Page:
 
 def make_page(paths: Sequence[Path]) -> Page:
     """Raises UserError where a path is no run, or none of the runs has results."""
-    runs = [ReportedRun.open(path) for path in find(paths)]
-    groups = by_run([read(run.path) for run in runs])  # whose labels all sections use
-    named = dict(zip((group.label for group in groups), runs, strict=True))
-    measured = {label: run for label, run in named.items() if run.rows}
+    runs = open_runs(paths)
+    named = {group.label: group.runs[0] for group in by_run(runs)}  # labels that all sections use
+    measured = {label: run for label, run in named.items() if run.whole}
     if not measured:
-        raise UserError(_nothing_to_report(runs))
+        raise nothing_measured(runs, "reported")
     compared = _compare(list(measured.values()))
     sections = _sections(measured, compared)
     lines = [_line(label, run) for label, run in named.items()]  # last: problems are found by reading
@@ -64,39 +62,27 @@ def make_page(paths: Sequence[Path]) -> Page:
     return Page(title=title, summary=sentences(compared), runs=lines, sections=sections)
 
 
-def _compare(runs: Sequence[ReportedRun]) -> Comparison:
+def _compare(runs: Sequence[Run]) -> Comparison:
     """By strategy where some strategy has several seeds, else run by run."""
-    paths = [run.path for run in runs]
-    several = any(len(group.runs) > 1 for group in by_strategy([read(path) for path in paths]))
-    return compare(paths, by="strategy" if several else "run", allow_mismatch=True)
+    several = any(len(group.runs) > 1 for group in by_strategy(runs))
+    return compare_runs(runs, by="strategy" if several else "run", allow_mismatch=True)
 
 
-def _nothing_to_report(runs: Sequence[ReportedRun]) -> str:
-    first = runs[0]
-    why = first.problems[0].rstrip(".") if first.problems else f"it is {first.state}"
-    if len(runs) == 1 and first.problems:
-        return f"{first.path} cannot be reported: {why}."
-    whose = f"{first.path} holds no results yet" if len(runs) == 1 else f"None of the {len(runs)} runs holds results"
-    return f"{whose} ({why}); report it after its first measurement, or go on with the same `clmed run` command."
-
-
-def _line(label: str, run: ReportedRun) -> RunLine:
-    told = [*([f"strategy {run.strategy}"] if run.strategy != run.name else []), f"seed {run.seed}"]
-    if not run.rows:
-        told.append("no results yet")
-    elif run.state != "complete":
+def _line(label: str, run: Run) -> RunLine:
+    strategy = ", ".join(run.strategy) or "naive"
+    told = [*([f"strategy {strategy}"] if strategy != run.name else []), f"seed {run.seed}"]
+    if run.whole and run.state != "complete":
         told.append(f"measured {run.last} times since the base model")
-    if STATES[run.state]:
-        told.append(STATES[run.state] + (f" ({run.reason})" if run.reason else ""))
-    return RunLine(label=label, state=run.state, told="; ".join(told), problems=list(dict.fromkeys(run.problems)))
+    told += filter(None, [run.doing])
+    return RunLine(label=label, state=run.state, told="; ".join(told), problems=run.problems)
 
 
-def _sections(named: Mapping[str, ReportedRun], compared: Comparison) -> list[Section]:
+def _sections(named: Mapping[str, Run], compared: Comparison) -> list[Section]:
     by_path = {run.path: run for run in named.values()}
     members = {row.label: [by_path[path] for path in row.runs] for row in compared.rows}
     exams = _exams(compared)
     found, blind = findings(named)
-    drawn, problems = figures.draw([run.path for run in named.values()], list(named))
+    drawn, problems = figures.draw(list(named.values()), list(named))
     sections = [
         Section(
             name="scores",

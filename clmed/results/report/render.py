@@ -13,6 +13,7 @@ from clmed import __version__
 from clmed.errors import UserError
 from clmed.results.report.page import Page, make_page
 from clmed.results.rundir import RunDirectory, write_whole
+from clmed.results.runs import find
 
 SCRIPTS = ("tablesort.min.js", "page.js")
 LEAST = -1e308  # what a cell without a value sorts by
@@ -23,12 +24,11 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
 
     Raises UserError for what is no run, and where no run has results yet.
     """
-    if not runs:
-        raise UserError("There are no runs to report; give the folder of one run or of several.")
-    file = output or (RunDirectory(runs[0]).report if len(runs) == 1 else Path("report.html"))
+    found = find(runs)
+    file = output or (RunDirectory(found[0]).report if len(found) == 1 else Path("report.html"))
     if file.is_dir():
         raise UserError(f"{file} is a folder; give the file to write, such as {file / 'report.html'}.")
-    write_whole(file, render(make_page(runs)).encode())
+    write_whole(file, render(make_page(found)).encode())
     return file
 
 

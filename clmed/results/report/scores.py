@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from clmed.results.comparison import Comparison
 from clmed.results.metrics import ACCURACY, WHOLE, is_accuracy, lower_is_better
 from clmed.results.points import measured_points
-from clmed.results.report.runs import ReportedRun
 from clmed.results.report.tables import NONE, Cell, Column, Table, estimated, number, score, text, tone_of, unit
+from clmed.results.runs import Run
 from clmed.results.table import tokens_text
 
 
@@ -47,7 +47,7 @@ def overview(compared: Comparison) -> Table:
     return Table(name="overview-table", caption=caption, columns=columns, rows=rows)
 
 
-def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[ReportedRun]]) -> Table:
+def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Run]]) -> Table:
     """A row for each benchmark and run or strategy: base, last point, change with its interval, verdict."""
     single = len(members) == 1
     rows = []
@@ -85,14 +85,14 @@ def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Reporte
     )
 
 
-def point_table(compared: Comparison, named: Mapping[str, ReportedRun]) -> Table:
+def point_table(compared: Comparison, named: Mapping[str, Run]) -> Table:
     """A row for each measurement point of each run: the numbers of the forgetting curves."""
     metrics = {name: cell.metric for row in compared.rows for name, cell in row.cells.items()}
     shown = [name for name in compared.benchmarks if name in metrics]
     rows = []
     for label, run in named.items():
-        for point in measured_points(run.directory):
-            scores = [run.scores.get((name, WHOLE, metrics[name]), {}).get(point.number) for name in shown]
+        for point in measured_points(run.rows):
+            scores = [run.matrix.get((name, WHOLE, metrics[name]), {}).get(point.number) for name in shown]
             rows.append(
                 [
                     *([text(label)] if len(named) > 1 else []),
@@ -111,9 +111,9 @@ def point_table(compared: Comparison, named: Mapping[str, ReportedRun]) -> Table
     return Table(name="point-table", caption=caption, columns=columns, rows=rows, filterable=len(rows) > 12)
 
 
-def _mean(runs: Sequence[ReportedRun], benchmark: str, metric: str, point: int | None) -> float | None:
+def _mean(runs: Sequence[Run], benchmark: str, metric: str, point: int | None) -> float | None:
     """Over the seeds, at a point or at the last one."""
-    found = [run.scores.get((benchmark, WHOLE, metric), {}) for run in runs]
+    found = [run.matrix.get((benchmark, WHOLE, metric), {}) for run in runs]
     values = [
         points[run.last if point is None else point]
         for run, points in zip(runs, found, strict=True)
@@ -122,11 +122,11 @@ def _mean(runs: Sequence[ReportedRun], benchmark: str, metric: str, point: int |
     return sum(values) / len(values) if values else None
 
 
-def _worst(runs: Sequence[ReportedRun], benchmark: str, metric: str) -> float | None:
+def _worst(runs: Sequence[Run], benchmark: str, metric: str) -> float | None:
     pick = max if lower_is_better(metric) else min
-    values = [value for run in runs for value in run.scores.get((benchmark, WHOLE, metric), {}).values()]
+    values = [value for run in runs for value in run.matrix.get((benchmark, WHOLE, metric), {}).values()]
     return pick(values, default=None)
 
 
-def _shots(run: ReportedRun, benchmark: str) -> int:
-    return next((row["shots"] or 0 for row in run.rows if row["benchmark"] == benchmark), 0)
+def _shots(run: Run, benchmark: str) -> int:
+    return next((row["shots"] or 0 for row in run.whole if row["benchmark"] == benchmark), 0)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clmed.errors import UserError
-from clmed.results.metrics import last_point
-from clmed.results.rundir import RunDirectory
+from clmed.results.runs import Run
 
 COLUMNS = ("subject", "index", "prompt_hash", "gold", "prediction", "correct")
 
@@ -36,7 +35,7 @@ class Flip:
 
 
 def flips(
-    runs: Sequence[RunDirectory],
+    runs: Sequence[Run],
     benchmark: str,
     *,
     point: int | None = None,
@@ -49,8 +48,8 @@ def flips(
     """
     found: dict[str, Flip] = {}
     for run in runs:
-        at = last_point(run.results()) if point is None else point
-        before, now = (run.answers(each, benchmark, COLUMNS) for each in (0, at))
+        at = run.last if point is None else point
+        before, now = (run.directory.answers(each, benchmark, COLUMNS) for each in (0, at))
         if not {"prompt_hash", "correct"} <= now.keys():
             raise UserError(f"{run.path}: {benchmark} has no questions that are answered rightly or wrongly.")
         base = {key: row for row, key in enumerate(before["prompt_hash"])}

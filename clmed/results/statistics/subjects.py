@@ -6,8 +6,7 @@ import numpy as np
 
 from clmed.errors import UserError
 from clmed.results.answers import read_answers
-from clmed.results.metrics import last_point
-from clmed.results.rundir import RunDirectory
+from clmed.results.runs import Run
 from clmed.results.statistics.estimate import Estimate
 from clmed.results.statistics.paired import paired
 from clmed.results.statistics.verdicts import ALPHA, holm
@@ -29,13 +28,13 @@ class SubjectChange:
         return self.p <= ALPHA
 
 
-def subject_changes(run: RunDirectory, benchmark: str, *, point: int | None = None) -> list[SubjectChange]:
+def subject_changes(run: Run, benchmark: str, *, point: int | None = None) -> list[SubjectChange]:
     """Of each subject between the base and a point (by default the last), what lost most first.
 
     Raises UserError where no answers are kept, or they are not right or wrong.
     """
-    at = last_point(run.results()) if point is None else point
-    before, now = (read_answers(run, each, benchmark) for each in (0, at))
+    at = run.last if point is None else point
+    before, now = (read_answers(run.directory, each, benchmark) for each in (0, at))
     if before is None or now is None or not now.right_or_wrong:
         raise UserError(f"{run.path} kept no right and wrong answers to {benchmark} at the base and at point {at}.")
     now = now.only(before.keys)

@@ -184,12 +184,42 @@ def test_other_questions_are_compared_on_those_that_all_were_asked(tmp_path):
     assert found.rows[0].cells["mmlu"].change.value == pytest.approx(np.mean(right[1]) - np.mean(right[0]))
     assert any("mmlu: compared on the 150 questions" in note for note in found.notes)
 
-    apart = answered_run(tmp_path / "apart", name="ewc", first={"mmlu": 1000})
-    found = compare([first, apart])
-    assert any("mmlu: the runs were asked no question in common" in note for note in found.notes)
-    cell = found.rows[1].cells["mmlu"]
-    assert cell.difference is None and cell.mark == "" and cell.change.known
-    assert found.rows[0].retention.value == pytest.approx(found.rows[0].cells["cmmlu"].change.value)
+
+def test_one_run_with_questions_of_its_own_is_marked_and_the_others_are_compared(tmp_path):
+    """Between the others nothing changes; it is shown by its own scores, off the front, and nothing is tested of it."""
+    one = answered_run(tmp_path / "naive", forgets=0.5)
+    two = answered_run(tmp_path / "replay", name="replay", strategy=REPLAY, forgets=0.02)
+    apart = answered_run(tmp_path / "apart", name="ewc", strategy={"ewc": {}}, learns=0.9, first={"mmlu": 1000})
+    alone, found = compare([one, two]), compare([one, apart, two])
+    assert any("mmlu: no question in common with naive: apart" in note for note in found.notes)
+    naive, ewc, replay = found.rows
+    for before, after in zip(alone.rows, (naive, replay), strict=True):
+        assert (before.retention, before.retention_mark) == (after.retention, after.retention_mark)
+        assert (before.cells["mmlu"].change, before.cells["mmlu"].mark) == (
+            after.cells["mmlu"].change,
+            after.cells["mmlu"].mark,
+        )
+    assert replay.cells["mmlu"].mark == "better"
+    cell = ewc.cells["mmlu"]
+    scores = metrics.primary(RunDirectory(apart).results())["mmlu"]
+    assert cell.change.value == pytest.approx(scores[2] - scores[0]) and cell.change.known
+    assert cell.difference is None and cell.p is None and cell.mark == "" and cell.verdict is None
+    assert ewc.mismatches == ("mmlu: no question in common",) and not ewc.on_front
+    assert ewc.retention_mark == "" and ewc.verdict is None and ewc.cells["exam"].p is not None
+
+    # Whoever comes first: the reference's questions count.
+    assert compare([apart, one, two]).rows[2].cells["mmlu"].mark == "better"
+
+
+def test_seeds_with_questions_of_their_own_are_left_out_of_their_strategy(tmp_path):
+    for seed in range(3):
+        answered_run(tmp_path / f"naive-{seed}", seed=seed, forgets=0.5)
+        first = {"mmlu": 1000} if seed == 1 else None
+        answered_run(tmp_path / f"r-{seed}", name="r", seed=seed, strategy=REPLAY, forgets=0.1, first=first)
+    _naive, replay = compare([tmp_path], by="strategy").rows
+    assert replay.mismatches == () and replay.cells["mmlu"].mark == "" and replay.cells["cmmlu"].mark == "better"
+    kept = [metrics.primary(RunDirectory(tmp_path / f"r-{seed}").results())["mmlu"] for seed in (0, 2)]
+    assert replay.cells["mmlu"].change.value == pytest.approx(np.mean([each[2] - each[0] for each in kept]))
 
 
 def test_a_benchmark_that_a_run_lacks_is_left_out_of_the_averages(tmp_path):
@@ -208,7 +238,7 @@ def test_unfinished_and_damaged_runs_are_shown_as_such(tmp_path):
     with (torn / "results.jsonl").open("a") as file:
         file.write('{"point": 3, "cat\n')
     empty = RunDirectory.create(tmp_path / "empty", "name: empty\nseed: 0\n", {}).path
-    answers = answered_run(tmp_path / "answers", name="answers")
+    answers = answered_run(tmp_path / "answers", name="answers", forgets=0.1)
     (answers / "answers" / "2" / "mmlu.parquet").write_bytes(b"PAR1 and then nothing")
     found = compare([whole, stopped, torn, empty, answers])
     rows = {row.label: row for row in found.rows}
@@ -217,11 +247,11 @@ def test_unfinished_and_damaged_runs_are_shown_as_such(tmp_path):
         "stopped": "stopped",
         "torn": "damaged",
         "empty": "running",
-        "answers": "complete",
+        "answers": "damaged",
     }
     assert rows["torn"].gain is None and rows["empty"].cells == {}
     assert rows["stopped"].tokens == 50_000 and not rows["stopped"].on_front
-    assert rows["answers"].cells["mmlu"].change.known
+    assert rows["answers"].cells["mmlu"].change.known and rows["answers"].on_front  # its scores are whole
     notes = "\n".join(found.notes)
     for part in ("results.jsonl, line", "no results yet", "was stopped before its end", "mmlu.parquet is damaged"):
         assert part in notes

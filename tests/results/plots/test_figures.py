@@ -14,9 +14,9 @@ from clmed.results.metrics import gain, retention
 from clmed.results.plots import DRAWN, figures, plot_runs, render
 from clmed.results.plots.fonts import han_fonts
 from clmed.results.plots.mixture import mixture
-from clmed.results.plots.runs import Run
 from clmed.results.plots.training import smooth
 from clmed.results.rundir import VARIANTS, RunDirectory
+from clmed.results.runs import Run
 
 
 @pytest.fixture(scope="module")

@@ -62,11 +62,11 @@ def test_runs_of_one_name_and_seed_are_told_apart_by_their_paths(make_run, tmp_p
     assert "x5" in words and "x10" in words and "naive" not in words
 
 
-@pytest.mark.parametrize(("state", "shown"), [("running", "unfinished"), ("stopped", "stopped"), ("complete", None)])
+@pytest.mark.parametrize(("state", "shown"), [("running", "running"), ("stopped", "stopped"), ("complete", None)])
 def test_a_run_that_is_not_complete_says_so(make_run, tmp_path, state, shown):
     run = make_run(tmp_path / "a", "a", state=state, unmeasured=2)
     words = " ".join(texts(plot_runs([run], only=["forgetting"])[1]))
-    assert ("unfinished" in words, "stopped" in words) == (shown == "unfinished", shown == "stopped")
+    assert ("running" in words, "stopped" in words) == (shown == "running", shown == "stopped")
 
 
 def test_scores_that_are_not_finite_are_left_out(make_run, tmp_path):
@@ -99,12 +99,12 @@ def test_dollars_in_a_name_are_not_mathematics(make_run, tmp_path):
 
 
 def test_nothing_to_plot_is_an_error(tmp_path, make_run):
-    with pytest.raises(UserError, match="no runs"):
+    with pytest.raises(UserError, match="No run is given"):
         plot_runs([])
     with pytest.raises(UserError, match="no such folder"):
         plot_runs([tmp_path / "nowhere"])
     run = RunDirectory.create(tmp_path / "fresh", "name: fresh\n", {})
-    with pytest.raises(UserError, match=r"no results yet \(unfinished\)"):
+    with pytest.raises(UserError, match=r"no results yet \(running\)"):
         plot_runs([run.path])
     with pytest.raises(UserError, match="base model only"):
         plot_runs([make_run(tmp_path / "base", unmeasured=4)])

@@ -7,6 +7,7 @@ from scipy import stats
 
 from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory
+from clmed.results.runs import Run
 from clmed.results.statistics.flips import flips
 from clmed.results.statistics.subjects import subject_changes
 from clmed.results.statistics.verdicts import holm
@@ -17,10 +18,14 @@ def runs(tmp_path):
     return [RunDirectory(answered_run(tmp_path / f"naive-{seed}", seed=seed, forgets=0.5)) for seed in range(2)]
 
 
+def opened(runs):
+    return [Run(path=run.path) for run in runs]
+
+
 def test_forgotten_questions_are_named_those_of_all_seeds_first(runs):
     right = [np.array(run.answers(point, "mmlu")["correct"]) for run in runs for point in (0, 2)]
     lost = [right[0] & ~right[1], right[2] & ~right[3]]
-    found = flips(runs, "mmlu")
+    found = flips(opened(runs), "mmlu")
     assert {flip.index for flip in found} == set(np.flatnonzero(lost[0] | lost[1]).tolist())
     assert {flip.index for flip in found if flip.runs == 2} == set(np.flatnonzero(lost[0] & lost[1]).tolist())
     assert [flip.runs for flip in found] == sorted((flip.runs for flip in found), reverse=True)
@@ -31,10 +36,10 @@ def test_forgotten_questions_are_named_those_of_all_seeds_first(runs):
 
 def test_learnt_questions_turned_the_other_way(runs):
     base, now = (np.array(runs[0].answers(point, "exam")["correct"]) for point in (0, 2))
-    found = flips(runs[:1], "exam", turned="learnt")
+    found = flips(opened(runs[:1]), "exam", turned="learnt")
     assert {flip.index for flip in found} == set(np.flatnonzero(~base & now).tolist())
-    assert flips(runs[:1], "exam") == []
-    inside = flips(runs[:1], "exam", point=1, turned="learnt")
+    assert flips(opened(runs[:1]), "exam") == []
+    inside = flips(opened(runs[:1]), "exam", point=1, turned="learnt")
     assert 0 < len(inside) < len(found)
 
 
@@ -42,13 +47,13 @@ def test_text_has_no_questions_to_forget(runs):
     for point in (0, 2):
         runs[0].write_answers(point, "web", {"index": [0, 1], "nats": [1.0, 2.0], "tokens": [3, 4], "bytes": [5, 6]})
     with pytest.raises(UserError, match="no questions that are answered"):
-        flips(runs[:1], "web")
+        flips(opened(runs[:1]), "web")
     with pytest.raises(UserError, match="kept no answers to piqa"):
-        flips(runs[:1], "piqa")
+        flips(opened(runs[:1]), "piqa")
 
 
 def test_subjects_are_tested_on_their_questions_and_corrected_for_their_number(runs):
-    found = subject_changes(runs[0], "mmlu")
+    found = subject_changes(opened(runs)[0], "mmlu")
     assert len(found) == 10 and [each.change.value for each in found] == sorted(each.change.value for each in found)
     base, now = (np.array(runs[0].answers(point, "mmlu")["correct"]) for point in (0, 2))
     raw = {}
