@@ -13,7 +13,7 @@ from clmed.quantities import measurement_tokens
 from tests.configs import BASE, complaint, make_folder
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-OTHERS = {EXPERIMENTS / "tuning.yaml"}  # what `clmed tune` reads, see tests/tuning
+OTHERS = {EXPERIMENTS / "tuning.yaml", *(EXPERIMENTS / "smollm2").rglob("*.yaml")}  # with tests of their own
 
 
 @pytest.fixture
