@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clmed.results.comparison import Comparison
+from clmed.results.comparison.rows import columns_of
 from clmed.results.metrics import Rows, primary
 from clmed.results.rundir import Row, RunDirectory
 
@@ -35,6 +36,10 @@ ANSWERS = {
 
 COMPARED = ("gain", "retention", "forgetting")
 COSTS = ("tokens", "all_tokens", "flops", "seconds")
+JUDGED = ("gain_mark", "retention_mark", "verdict", "on_front", "reference", "state")
+OTHERS = {"label", "strategy", "seeds", *COSTS, *JUDGED} | {
+    f"{n}{end}" for n in COMPARED for end in ("", "_low", "_high")
+}
 
 
 def scores(rows: Sequence[Row]) -> DataFrame:
@@ -85,10 +90,11 @@ def compared(comparison: Comparison) -> DataFrame:
     import pandas
 
     rows = []
+    columns = columns_of(comparison.benchmarks, OTHERS, ("", "_low", "_high"))
     for row in comparison.rows:
         found: dict[str, Any] = {"label": row.label, "strategy": row.strategy, "seeds": len(row.runs)}
         estimates = {name: getattr(row, name) for name in COMPARED}
-        estimates |= {name: cell.change for name, cell in row.cells.items()}
+        estimates |= {columns[name]: cell.change for name, cell in row.cells.items()}
         for name, estimate in estimates.items():
             value = (math.nan,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
             found |= dict(zip((name, f"{name}_low", f"{name}_high"), value, strict=True))

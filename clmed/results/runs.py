@@ -3,6 +3,7 @@
 Thousands are read in seconds, and one that is damaged does not hide the others.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -138,6 +139,21 @@ class Run:
         doing = self.doing
         damage = f"is damaged: {'; '.join(self.problems)}" if self.problems else ""
         return "; ".join(filter(None, [doing, damage]))
+
+    @property
+    def unscored(self) -> str:
+        """Which scores are no numbers, and why, behind its name; nothing where all are."""
+        found = [
+            f"{name} at point {', '.join(map(str, points))}"
+            for name, rows in self.scores.items()
+            if (points := [point for point, row in rows.items() if not math.isfinite(row["score"])])
+        ]
+        if not found:
+            return ""
+        return (
+            f"has no number (NaN) as its score of {', '.join(found)}: what the model put out was none, as after a "
+            "training that diverged (see loss and grad_norm in train.jsonl), so there is no change and no test"
+        )
 
     def answers(self, benchmark: str, point: int) -> Answers | None:
         """None where there are none that can be read."""

@@ -76,7 +76,10 @@ def score_table(rows: Rows) -> Table:
     for name, label in BASELINES.items():
         found = {(row["benchmark"], row["category"], row["metric"]): row[name] for row in rows if name in row}
         if any(column.key in found for column in columns):
-            cells = [score_cell(column.key[2], {0: found.get(column.key, math.nan)}, 0) for column in columns]
+            cells = [
+                score_cell(column.key[2], {0: found[column.key]} if column.key in found else {}, 0)
+                for column in columns
+            ]
             table.add_row(label, "", *cells, style="dim")
     return table
 
@@ -183,9 +186,11 @@ def _shared_prefix(names: Collection[str]) -> str:
 
 
 def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
-    """`41.3` and below it `+2.1`, coloured. `–` if it was not measured."""
-    if math.isnan(points.get(point, math.nan)):
+    """`41.3` and below it `+2.1`, coloured. `–` if it was not measured, `NaN` if what was is no number."""
+    if point not in points:
         return Text("–", style="dim")
+    if math.isnan(points[point]):
+        return Text("NaN", style="red")
     scale, digits = as_shown(metric)
     cell = Text(f"{scale * points[point]:{digits + 3}.{digits}f}")
     change = scale * (points[point] - points.get(0, math.nan))

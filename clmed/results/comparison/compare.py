@@ -85,7 +85,7 @@ def compare_runs(
         for row, group in zip(judged(rows, claims, margin), groups, strict=True)
     ]
     rows = _fronts(rows, groups)
-    notes = [*(f"{run.path} {told}" for run in runs if (told := run.told)), *notes]
+    notes = [*(f"{run.path} {told}" for run in runs for told in (run.told, run.unscored) if told), *notes]
     notes += [f"{row.label}: {'; '.join(row.mismatches)}" for row in rows if row.mismatches]
     notes += _other_models(groups, against)
     return Comparison(

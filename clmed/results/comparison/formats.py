@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clmed.results.comparison.rows import Comparison, Mark, Row
+from clmed.results.comparison.rows import Comparison, Mark, Row, columns_of
 from clmed.results.metrics import as_shown
 from clmed.results.statistics.estimate import Estimate
 from clmed.results.statistics.verdicts import Verdict
@@ -27,6 +27,9 @@ LATEX = str.maketrans(
     | {"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "−": "$-$", "†": "$\\dagger$"}
     | {"▲": "$\\blacktriangle$", "▼": "$\\blacktriangledown$", "●": "$\\bullet$", "○": "$\\circ$"}
 )
+# The columns of a benchmark in CSV.
+ENDINGS = tuple(f"{what}{end}" for what in ("", "_forgetting", "_difference") for end in ("", "_low", "_high"))
+ENDINGS += ("_p", "_mark", "_verdict")
 MOST_COLUMNS = 4  # of benchmarks, on a terminal 80 wide
 SUMMARY = ("", "gain", "retention", "forgetting", "domain\ntokens", "all\ntokens", "TFLOP", "seconds")
 
@@ -131,7 +134,10 @@ def latex(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line a row, unrounded, in shares of 1; `mmlu`, `mmlu_low`, `mmlu_high`, … of each benchmark."""
+    """A line a row, unrounded, in shares of 1; `mmlu`, `mmlu_low`, `mmlu_high`, … of each benchmark.
+
+    A benchmark whose columns would be called as others goes by `benchmark:gain`, `benchmark:gain_low`, ….
+    """
     buffer = io.StringIO()
     rows = [_flat(row, comparison) for row in comparison.rows]
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -175,8 +181,10 @@ def _label(row: Row) -> str:
 
 def _estimate(estimate: Estimate | None, metric: str, mark: Mark = "") -> str:
     """`+12.3 ▲`, and after a line break `[+10.1, +14.2]`."""
-    if estimate is None or math.isnan(estimate.value):
+    if estimate is None:
         return "–"
+    if not math.isfinite(estimate.value):
+        return "NaN"  # a note says why
     scale, digits = as_shown(metric)
     shown = [f"{scale * each:+.{digits}f}".replace("-", "−") for each in (estimate.value, estimate.low, estimate.high)]
     return shown[0] + MARKS[mark] + (f"\n[{shown[1]}, {shown[2]}]" if estimate.known else "")
@@ -246,14 +254,15 @@ def _flat(row: Row, comparison: Comparison) -> dict[str, Any]:
     found |= {"gain_mark": row.gain_mark, "retention_mark": row.retention_mark, "verdict": row.verdict or ""}
     found |= {key: getattr(row, key) for key in ("tokens", "all_tokens", "flops", "seconds")}
     found |= {"on_front": row.on_front, "on_trivial_front": row.on_trivial_front}
-    for name in comparison.benchmarks:
-        cell = row.cells.get(name)
+    last = {"mismatches": "; ".join(row.mismatches), "runs": " ".join(map(str, row.runs))}
+    for benchmark, name in columns_of(comparison.benchmarks, found.keys() | last.keys(), ENDINGS).items():
+        cell = row.cells.get(benchmark)
         add(name, cell.change if cell else None)
         add(f"{name}_forgetting", cell.forgetting if cell else None)
         add(f"{name}_difference", cell.difference if cell else None)
         found |= {f"{name}_p": cell.p if cell else None, f"{name}_mark": cell.mark if cell else ""}
         found[f"{name}_verdict"] = cell.verdict or "" if cell else ""
-    return found | {"mismatches": "; ".join(row.mismatches), "runs": " ".join(map(str, row.runs))}
+    return found | last
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 Two families are corrected by Holm, each over all rows: gain and retention as a whole, and the primary benchmarks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -42,7 +43,7 @@ def claimed(
     known: Mapping[str, Benchmark],
     margin: float,
 ) -> list[Claim]:
-    """The claims of a row, as far as there are seeds enough; none of what rests on questions of its own."""
+    """The claims of a row, as far as there are seeds enough; none of what has questions of its own, or no number."""
     wholes: list[tuple[Literal["overall", "benchmark"], str, Part, bool]] = [
         ("overall", name, part, name == "retention") for name, part in means.items()
     ]
@@ -52,11 +53,11 @@ def claimed(
     ]
     found = []
     for family, name, part, may_be_retained in wholes:
-        if part.apart:
+        if part.apart or not math.isfinite(part.change.value):
             continue
         change, difference = part.change, part.difference
         judged = may_be_retained and len(change.seeds) >= needed
-        paired = difference is not None and len(difference.seeds) >= needed
+        paired = difference is not None and len(difference.seeds) >= needed and math.isfinite(difference.value)
         by_seeds = change.by_seeds
         found.append(
             Claim(

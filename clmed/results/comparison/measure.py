@@ -154,8 +154,9 @@ def _change(run: Run, benchmark: Benchmark) -> float:
 
 
 def _best(run: Run, benchmark: Benchmark) -> int:
-    """The best point before the last one."""
-    scores = {point: row["score"] for point, row in run.scores[benchmark.name].items() if point < run.last}
+    """The best point before the last one; one without a number only where there is no other."""
+    earlier = {point: row["score"] for point, row in run.scores[benchmark.name].items() if point < run.last}
+    scores = {point: score for point, score in earlier.items() if math.isfinite(score)} or earlier
     return (min if benchmark.lower else max)(scores, key=lambda point: scores[point])
 
 

@@ -1,6 +1,6 @@
 """What a comparison holds."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,6 +73,22 @@ class Row:
     def enough(self) -> bool:
         """Whether there are seeds enough for a statement."""
         return len(self.runs) >= self.needed
+
+
+def columns_of(benchmarks: Sequence[str], others: Collection[str], endings: Sequence[str]) -> dict[str, str]:
+    """Benchmark -> what its columns begin with in a table: its name, behind "benchmark:" where others are called alike.
+
+    others: the table's other columns; endings: what follows the beginning (`_low`), "" among them.
+    """
+    found: dict[str, str] = {}
+    taken = set(others)
+    for name in benchmarks:
+        start = name
+        while not taken.isdisjoint(start + ending for ending in endings):
+            start = f"benchmark:{start}"
+        found[name] = start
+        taken |= {start + ending for ending in endings}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,8 +63,8 @@ def plot_runs(
     """Write the figures that `runs` allow, or those named in `only`; returns the files: forgetting.png, forgetting.svg.
 
     They go to `out`; by default to the run's own figures/ for one run, and for several to figures/ in the current
-    directory. tell: is given a sentence on each run that is not complete or not whole. Raises UserError as `figures`
-    does, for an unknown name, and for what in `only` cannot be drawn.
+    directory. tell: is given what is to be known of a run that is not complete or not whole. Raises UserError as
+    `figures` does, for an unknown name, and for what in `only` cannot be drawn.
     """
     for what, wanted, known in (("figure", only, [*DRAWN]), ("format", formats, [*FORMATS])):
         for name in wanted:
@@ -103,6 +103,6 @@ def _open(paths: Sequence[Path], tell: Callable[[str], object] = str) -> list[Ru
         raise nothing_measured(runs, "plotted")
     for run in runs:
         _ = run.training  # so that all know of it, if it is damaged
-        if run.told:
-            tell(f"{run.path} {run.told}")
+        for told in filter(None, (run.told, run.unscored)):
+            tell(f"{run.path} {told}")
     return measured

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from clmed.results.metrics import NATS, as_shown, lower_is_better
 from clmed.results.statistics import Estimate
 
-NONE = "–"
+NONE, NO_NUMBER = "–", "NaN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,10 @@ def text(value: object) -> Cell:
 
 
 def number(value: float | None, shown: str) -> Cell:
-    """`shown`, sorted by `value`; a dash, sorted last, where there is no value."""
-    return (
-        Cell(text=NONE, sort=-math.inf) if value is None or not math.isfinite(value) else Cell(text=shown, sort=value)
-    )
+    """`shown`, sorted by `value`; a dash, sorted last, where there is no value, and NaN where it is no number."""
+    if value is None or not math.isfinite(value):
+        return Cell(text=NONE if value is None else NO_NUMBER, sort=-math.inf)
+    return Cell(text=shown, sort=value)
 
 
 def score(value: float | None, metric: str) -> Cell:
@@ -76,7 +76,7 @@ def score(value: float | None, metric: str) -> Cell:
 def estimated(estimate: Estimate | None, metric: str, *, mark: str = "", tone: str = "") -> Cell:
     """A difference with its 95 % interval where it has one."""
     if estimate is None or not math.isfinite(estimate.value):
-        return number(None, "")
+        return number(None if estimate is None else math.nan, "")
     scale, digits = as_shown(metric)
     return Cell(
         text=signed(scale * estimate.value, digits),

@@ -9,7 +9,7 @@ from answered import EXAMS, answered_run
 
 from clmed.errors import UserError
 from clmed.results import metrics
-from clmed.results.comparison import compare
+from clmed.results.comparison import compare, formats
 from clmed.results.report.summary import sentences
 from clmed.results.rundir import RunDirectory
 from clmed.results.statistics.paired import paired
@@ -220,6 +220,29 @@ def test_seeds_with_questions_of_their_own_are_left_out_of_their_strategy(tmp_pa
     assert replay.mismatches == () and replay.cells["mmlu"].mark == "" and replay.cells["cmmlu"].mark == "better"
     kept = [metrics.primary(RunDirectory(tmp_path / f"r-{seed}").results())["mmlu"] for seed in (0, 2)]
     assert replay.cells["mmlu"].change.value == pytest.approx(np.mean([each[2] - each[0] for each in kept]))
+
+
+def test_a_score_that_is_no_number_is_told_and_not_tested(tmp_path):
+    one = answered_run(tmp_path / "naive", forgets=0.5)
+    two = answered_run(tmp_path / "replay", name="replay", strategy=REPLAY, forgets=0.02)
+    before = compare([one, two])
+    for path, nats in ((one, 2.1), (two, math.nan)):
+        run = RunDirectory(path)
+        for point in range(3):
+            kept = {"index": range(50), "nats": [20.0 if not point else 10 * nats] * 50, "tokens": [10] * 50}
+            run.write_answers(point, "web", {**kept, "bytes": [40] * 50})
+            row = {**run.results()[0], "point": point, "role": "retention", "benchmark": "web"}
+            run.add_results([row | {"metric": "nats_per_token", "score": nats if point else 2.0, "questions": 500}])
+    found = compare([one, two])
+    cell = found.rows[1].cells["web"]
+    assert math.isnan(cell.change.value) and cell.p is None and cell.mark == ""
+    assert [f"{name} {row.cells[name].mark}" for row in found.rows for name in ("mmlu", "exam")] == [
+        f"{name} {row.cells[name].mark}" for row in before.rows for name in ("mmlu", "exam")
+    ]
+    (note,) = (note for note in found.notes if "NaN" in note)
+    assert note.startswith(f"{two} has no number (NaN) as its score of web at point 1, 2: what the model put out")
+    shown = formats.by_benchmark(found)
+    assert shown[2][shown[0].index("web\n(retention)")] == "NaN"
 
 
 def test_a_benchmark_that_a_run_lacks_is_left_out_of_the_averages(tmp_path):

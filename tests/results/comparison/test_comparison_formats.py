@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from clmed.cli import commands
+from clmed.results import frames
 from clmed.results.comparison import compare, formats
 
 
@@ -69,6 +70,23 @@ def test_csv_has_every_number_unrounded(folder):
     assert [row["label"] for row in rows] == ["naive", "replay_5%", "stopped"]
     assert float(rows[1]["mmlu_low"]) == found.rows[1].cells["mmlu"].change.low
     assert rows[1]["mmlu_mark"] == "better" and rows[0]["mmlu_difference"] == "" and rows[0]["reference"] == "True"
+
+
+def test_a_benchmark_may_be_called_as_a_column(tmp_path):
+    names = ("gain", "mmlu", "mmlu_forgetting", "benchmark:gain")
+    answered_run(tmp_path / "run", exams={name: ("gain", 0.1 * n, 40, 2) for n, name in enumerate(names, start=3)})
+    found = compare([tmp_path / "run"])
+    (row,) = csv.DictReader(io.StringIO(formats.as_csv(found)))
+    starts = ("benchmark:gain", "mmlu", "benchmark:mmlu_forgetting", "benchmark:benchmark:gain")
+    cells = found.rows[0].cells
+    assert float(row["gain"]) == pytest.approx(found.rows[0].gain.value)
+    for name, start in zip(names, starts, strict=True):
+        assert float(row[start]) == cells[name].change.value
+        assert float(row[f"{start}_forgetting"]) == cells[name].forgetting.value
+    frame = frames.compared(found)
+    assert frame.columns.is_unique
+    assert frame["benchmark:gain"].item() == cells["gain"].change.value
+    assert frame["mmlu_forgetting"].item() == cells["mmlu_forgetting"].change.value
 
 
 def test_json_is_valid_and_whole(folder):
