@@ -119,6 +119,12 @@ def test_answers_lead_to_the_scores(run: clmed.Run) -> None:
     assert right.tolist() == pytest.approx(whole.score.tolist())
     assert run.answers.groupby("point").size().tolist() == whole.questions.tolist()
     assert run.answers.trained_tokens.unique().tolist() == whole.tokens.tolist()
+    assert (
+        set(run.answers.groupby("index").question.nunique(dropna=False)) == {1} and run.answers.question.notna().all()
+    )
+    kept = run.directory.answers(0, "cmexam")["question"]
+    assert run.answers[run.answers.point == 1].question.tolist() == kept
+    assert "question" not in run.directory.answers(1, "cmexam")
 
 
 @pytest.mark.parametrize("state", ["running", "killed", "stopped"])

@@ -13,7 +13,7 @@ import yaml
 from clmed.benchmark_options import group, named_model
 from clmed.errors import UserError
 from clmed.evaluation.prompts import prompt
-from clmed.evaluation.record import prompt_hash
+from clmed.evaluation.record import excerpt, prompt_hash
 from clmed.results.rundir import RunDirectory
 from tests.command import Done, in_process
 from tests.exam_files import jsonl, load, table
@@ -54,6 +54,13 @@ def evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     return run
 
 
+def test_a_question_is_called_by_its_beginning_and_its_end() -> None:
+    assert excerpt("  Which of\n these? ") == "Which of these?"
+    assert excerpt("患" * 160) == "患" * 160
+    long = excerpt(f"A case. {'x ' * 500} What now?")
+    assert len(long) <= 160 and long.startswith("A case. x x") and " … " in long and long.endswith("What now?")
+
+
 def test_a_model_on_three_benchmarks(evaluate: Any, folder: Path, make_model: Any, tokenizer: Any) -> None:
     done = evaluate(
         "pico", *("--benchmark", "mmlu", "--path", "mmlu", "--shots", "2"),
@@ -86,6 +93,7 @@ def test_a_model_on_three_benchmarks(evaluate: Any, folder: Path, make_model: An
         assert row.log_likelihoods == pytest.approx(expected, abs=1e-4)
         assert row.prediction == "ABCD"[max(range(4), key=lambda n: expected[n])]
     assert answers.prompt_hash.nunique() == 4
+    assert [*answers.question] == [excerpt(question.stem) for question in mmlu.questions]
 
     nats, tokens = text_loss(model, tokenizer)
     assert whole.loc[("texts_perplexity", "nats_per_token"), "questions"] == tokens

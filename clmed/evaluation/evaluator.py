@@ -23,6 +23,7 @@ from clmed.evaluation.perplexity import heldout_rows, losses_by_row
 from clmed.evaluation.prompts import Prompt
 from clmed.evaluation.record import record
 from clmed.evaluation.scoring import check, longest
+from clmed.results.answers import QUESTION
 from clmed.results.drops import against_base
 from clmed.results.rundir import VARIANTS, RunDirectory
 from clmed.stream import BenchmarkExperience
@@ -245,7 +246,8 @@ def write_measurement(
         rows += against_base(base, rows, then, measured.answers, by_subject=measured.by_subject)
     directory.add_results([{**common, **row} for row in rows])
     if measured.answers:
-        directory.write_answers(place["point"], benchmark.name, measured.answers)
+        kept = {name: column for name, column in measured.answers.items() if name != QUESTION or not place["point"]}
+        directory.write_answers(place["point"], benchmark.name, kept)
 
 
 def told(benchmark: BenchmarkExperience, measured: Measurement) -> str:

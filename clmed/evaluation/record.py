@@ -5,6 +5,7 @@
     shots, tokens               shots shown (fewer than asked for where they did not fit); tokens of the longest text
     prompt_hash                 of context and continuations: equal prompts have equal hashes, in every run
     answers                     the letters that were compared, in the order of `log_likelihoods`
+    question                    what it asks, so that it has a name; of a long one the beginning and the end
 
 Measuring adds prediction, correct, log_likelihoods (natural logarithms of the probability of each answer's text).
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from clmed.evaluation.benchmarks import Benchmark
 from clmed.evaluation.prompts import Prompt
+from clmed.results.answers import QUESTION
 
 
 def record(
@@ -32,7 +34,14 @@ def record(
         "tokens": list(tokens),
         "prompt_hash": [prompt_hash(asked) for asked in prompts],
         "answers": [list(asked.answers) for asked in prompts],
+        QUESTION: [excerpt(question.stem) for question in questions],
     }
+
+
+def excerpt(text: str) -> str:
+    """At most 160 characters of it, in a line: a question may end a long case, or begin before many sentences."""
+    line = " ".join(text.split())
+    return line if len(line) <= 160 else f"{line[:100].rstrip()} … {line[-50:].lstrip()}"
 
 
 def prompt_hash(asked: Prompt) -> str:

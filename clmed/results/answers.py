@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clmed.results.rundir import RunDirectory
 
 Texts = NDArray[np.str_]
+QUESTION = "question"  # what it asks; kept with the answers of the base only, since it stays the same
 COLUMNS = ("subject", "index", "prompt_hash", "correct", "score", "nats", "tokens", "bytes")
 
 

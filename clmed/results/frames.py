@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clmed.results.answers import QUESTION
 from clmed.results.comparison import Comparison
 from clmed.results.comparison.rows import columns_of
 from clmed.results.metrics import Rows, primary
@@ -64,10 +65,16 @@ def answers(run: RunDirectory, rows: Sequence[Row]) -> DataFrame:
     import pandas
 
     found = []
+    asked: dict[str, str] = {}  # by hash: it is kept with the answers of the base
     for (point, benchmark), row in {(row["point"], row["benchmark"]): row for row in rows}.items():
         if run.has_answers(point, benchmark):
             place = {"point": point, "experience": row["experience"], "trained_tokens": row["tokens"]}
-            found.append(pandas.DataFrame(run.answers(point, benchmark)).assign(**place))
+            kept = pandas.DataFrame(run.answers(point, benchmark)).assign(**place)
+            if QUESTION in kept:
+                asked |= dict(zip(kept["prompt_hash"], kept[QUESTION], strict=True))
+            elif "prompt_hash" in kept and asked:
+                kept[QUESTION] = kept["prompt_hash"].map(asked)
+            found.append(kept)
     return _typed(pandas.concat(found, ignore_index=True) if found else pandas.DataFrame(), ANSWERS)
 
 

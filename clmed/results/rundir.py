@@ -246,7 +246,7 @@ class RunDirectory:
         import pyarrow.parquet
 
         table, buffer = pyarrow.table(dict(columns)), io.BytesIO()
-        pyarrow.parquet.write_table(table, buffer)
+        pyarrow.parquet.write_table(table, buffer, compression="zstd")
         write_whole(self._answers_file(point, benchmark), buffer.getvalue())
 
     def has_answers(self, point: int, benchmark: str) -> bool:

@@ -77,6 +77,9 @@ def test_what_was_forgotten_is_told_by_category(run: Callable[[str], Path]) -> N
     (finding,) = diagnosis.diagnose(run("forgetting"))
     assert finding.title.startswith("Forgetting: mmlu lost ")
     assert any("point 0 to 1: mmlu: " in line for line in finding.evidence)
+    at = next(n for n, line in enumerate(finding.evidence) if "turned from right to wrong, such as" in line)
+    asked = RunDirectory(run("forgetting")).answers(0, "mmlu")["question"]
+    assert all(line.split('"')[1] in asked for line in finding.evidence[at + 1 : at + 4])
     assert any("fell most between points 0 and 1, in learning" in line for line in finding.evidence)
     assert "replay:\n    ratio: 0.05" in finding.change  # the base's Chinese and the domain's are one language
 

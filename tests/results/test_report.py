@@ -89,9 +89,9 @@ def test_forgotten_questions_are_those_of_the_answers(page: Page, runs: Path) ->
     run = RunDirectory.open(runs / "naive")
     base, now = run.answers(0, "mmlu"), run.answers(4, "mmlu")
     lost = {
-        (subject.replace("_", " "), str(index), gold, said)
-        for subject, index, gold, one, other, said in zip(
-            *(base[key] for key in ("subject", "index", "gold", "correct")),
+        (subject.replace("_", " "), str(index), question, gold, said)
+        for subject, index, question, gold, one, other, said in zip(
+            *(base[key] for key in ("subject", "index", "question", "gold", "correct")),
             *(now[key] for key in ("correct", "prediction")),
             strict=True,
         )
@@ -110,6 +110,12 @@ def test_many_forgotten_questions_are_cut_and_counted(runs: Path, monkeypatch: p
     found = flip_table({"naive": [Run(path=runs / "naive")]}, ["mmlu"])
     assert found is not None and len(found.rows) == 10 and found.cut > 10
     section = Section(name="flips", heading="Forgotten", tables=[found])
+    assert column(found, "question")[0].startswith("What is ")
+    for file in (runs / "ewc" / "answers").glob("*/mmlu.parquet"):  # as of a run that did not keep it
+        point, ewc = int(file.parent.name), RunDirectory.open(runs / "ewc")
+        ewc.write_answers(point, "mmlu", {k: v for k, v in ewc.answers(point, "mmlu").items() if k != "question"})
+    without = flip_table({"ewc": [Run(path=runs / "ewc")]}, ["mmlu"])
+    assert without is not None and "question" not in [each.heading for each in without.columns]
     assert f"{found.cut} more are left out here" in render(Page(title="", summary=[], runs=[], sections=[section]))
 
 

@@ -71,6 +71,8 @@ def whole_run(
         for benchmark, (role, shots, questions, base, change) in EXAMS.items():
             kept = (1 - keeps) if role == "retention" else (1 - 0.1 * keeps)
             columns = _answers(benchmark, questions * times, base, change * way * kept, noise)
+            if not point:
+                columns["question"] = [f"What is {number} of {benchmark}?" for number in range(len(columns["gold"]))]
             run.write_answers(point, benchmark, columns)
             common = {"point": point, **place, "role": role, "benchmark": benchmark, "shots": shots, "seconds": 61.5}
             run.add_results(common | score for score in _scores(columns))

@@ -18,8 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
 from clmed.evaluation.harness.model import LiveModel
+from clmed.evaluation.harness.questions import parts
 from clmed.evaluation.harness.suite import Suite, Written, read_suite, undisturbed
 from clmed.evaluation.measurement import Follow, Measurement
+from clmed.evaluation.record import excerpt
+from clmed.results.answers import QUESTION
 from clmed.results.metrics import WHOLE, is_accuracy, lower_is_better
 from clmed.results.table import CLEAN, CONTAMINATED
 from clmed.stream import BenchmarkExperience
@@ -133,6 +136,7 @@ def record(
                 "gold": _text(sample["target"]),
                 "shots": task.get_config("num_fewshot"),
                 "prompt_hash": hashlib.sha256(repr(sample["arguments"]).encode()).hexdigest()[:16],
+                QUESTION: excerpt(parts(task, sample["doc"])[0]),
                 **_answer(task, sample),
                 "score": score,
                 "correct": bool(score) if score in (0.0, 1.0) else None,

@@ -2,15 +2,18 @@
 
 from itertools import pairwise
 
+from clmed.errors import UserError
 from clmed.results.diagnosis import changes
 from clmed.results.diagnosis.finding import Finding
 from clmed.results.diagnosis.record import Change, Record
 from clmed.results.drops import drops
 from clmed.results.metrics import primary_metric
+from clmed.results.statistics.flips import flips
 from clmed.results.statistics.verdicts import MARGIN
 
 MOST_NATS = 0.1  # that a token of general text may cost more: 10.5 % of perplexity
 WORST = 5  # categories told of a benchmark
+NAMED = 3  # questions
 
 
 def forgetting(record: Record) -> Finding | None:
@@ -24,6 +27,7 @@ def forgetting(record: Record) -> Finding | None:
         fallen = [each for each in record.categories(change) if each.by.high < 0]
         evidence += [f"  {each}" for each in sorted(fallen, key=lambda each: each.by.value)[:WORST]]
         evidence.append(_steepest(record, change))
+        evidence += _by_name(record, change)
     names = {change.benchmark for change in exams}
     evidence += [sentence for sentence in drops(record.rows) if sentence.partition(" ")[0] in names]
     worst = min(lost, key=lambda change: change.by.value if not change.text else -change.by.value)
@@ -63,6 +67,18 @@ def _lost(change: Change) -> bool:
 
 def _amount(change: Change) -> str:
     return f"{change.by.value:.2f} nats a token" if change.text else f"{-change.by.value:.1f} points"
+
+
+def _by_name(record: Record, change: Change) -> list[str]:
+    """Some of the questions that were forgotten, where the run kept what they ask."""
+    try:
+        found = [flip for flip in flips([record.run], change.benchmark, point=record.point) if flip.question]
+    except UserError:  # no answers that are right or wrong
+        return []
+    told = [f'    "{flip.question}" ({flip.subject}; right: {flip.gold}, now: {flip.now})' for flip in found[:NAMED]]
+    return (
+        [f"  {len(found):,} answers of {change.benchmark} turned from right to wrong, such as", *told] if told else []
+    )
 
 
 def _steepest(record: Record, change: Change) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from clmed.results.comparison import Comparison
 from clmed.results.metrics import SUBJECT, WHOLE, is_accuracy
 from clmed.results.report.answered import Answered, answered
-from clmed.results.report.tables import Cell, Column, Table, estimated, number, p_value, text
+from clmed.results.report.tables import NONE, Cell, Column, Table, estimated, number, p_value, text
 from clmed.results.runs import Run
 from clmed.results.statistics.bootstrap import generator, question_draws
 from clmed.results.statistics.flips import Flip, flips
@@ -126,11 +126,13 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
     total, each = sum(map(len, every.values())), MOST_FLIPS // max(len(members), 1)
     if not total:
         return None
+    known = any(flip.question for found in every.values() for flip in found)
     several, seeds = len(members) > 1, any(len(runs) > 1 for runs in members.values())
     columns = [
         *([Column(heading="run", numeric=False)] if several else []),
         Column(heading="subject", numeric=False),
-        Column(heading="index", hint="its place in the file or subject, from 0"),
+        Column(heading="index", hint="its place in the file or subject, from 0", minor=known),
+        *([Column(heading="question", numeric=False, hint="of a long one the beginning and the end")] if known else []),
         Column(heading="right", numeric=False),
         Column(heading="now says", numeric=False),
         *([Column(heading="seeds", hint="in how many of them")] if seeds else []),
@@ -140,6 +142,7 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
             *([text(label)] if several else []),
             Cell(text=flip.subject.replace("_", " ") or flip.benchmark, note=flip.benchmark),
             number(flip.index, str(flip.index)),
+            *([text(flip.question or NONE)] if known else []),
             text(flip.gold),
             text(flip.now or "nothing"),
             *([Cell(text=f"{flip.runs} of {flip.of}", sort=flip.runs)] if seeds else []),

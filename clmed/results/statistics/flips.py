@@ -5,22 +5,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clmed.errors import UserError
+from clmed.results.answers import QUESTION
 from clmed.results.runs import Run
 
-COLUMNS = ("subject", "index", "prompt_hash", "gold", "prediction", "correct")
+COLUMNS = (QUESTION, "subject", "index", "prompt_hash", "gold", "prediction", "correct")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
     """A question whose answer has turned.
 
-    subject, index: where it stands in its file, counted from 0; key: its prompt hash; gold: the right answer; before,
+    subject, index: where it stands in its file, counted from 0; question: what it asks, if the run kept it (an
+    excerpt); key: its prompt hash; gold: the right answer; before,
     now: the base's and the answer of the first run in which it turned; runs: in so many it did, `of` so many.
     """
 
     benchmark: str
     subject: str
     index: int
+    question: str
     key: str
     gold: str
     before: str
@@ -66,6 +69,7 @@ def flips(
                 benchmark=benchmark,
                 subject=now.get("subject", [""] * (row + 1))[row],
                 index=now.get("index", range(row + 1))[row],
+                question=before.get(QUESTION, [""] * (was + 1))[was],
                 key=key,
                 gold=now.get("gold", [""] * (row + 1))[row],
                 before=before.get("prediction", [""] * (was + 1))[was],
