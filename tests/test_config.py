@@ -13,7 +13,8 @@ from clmed.quantities import measurement_tokens
 from tests.configs import BASE, complaint, make_folder
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-OTHERS = {EXPERIMENTS / "tuning.yaml", *(EXPERIMENTS / "smollm2").rglob("*.yaml")}  # with tests of their own
+STUDIES = [file for study in ("smollm2", "law", "spanish") for file in (EXPERIMENTS / study).rglob("*.yaml")]
+OTHERS = {EXPERIMENTS / "tuning.yaml", *STUDIES}  # tests/tuning, tests/test_studies.py
 
 
 @pytest.fixture
