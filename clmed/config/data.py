@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clmed.config.sections import Positive, Section, Share, only_defaults
+from clmed.config.sections import Positive, Section, Seed, Share, only_defaults
 
 # The keys that say where a source lies and what it is for, not how its records are read.
 NOT_READING = {"path", "subset", "split", "base_only", "deduplicate", "decontaminate"}
+
+OF_EXPLANATIONS = ("answer_weight", "shuffle_explanations", "explanation_share")
 
 
 class SourceConfig(Section):
@@ -20,6 +22,9 @@ class SourceConfig(Section):
     `messages`, or a pair of question (with an `input`, if it has one) and answer; `template` is Jinja, in place of the
     tokenizer's chat template. `answer_weight` is what a token of an exam's answer weighs in the loss, where one of the
     explanation weighs 1.
+    What an explanation teaches is seen beside wrong and shorter ones: `shuffle_explanations` is a seed by which each
+    question gets the explanation of another; `explanation_share` is how much of each is kept, from its first character
+    on. Questions, answers and their split into parts stay as they are.
     """
 
     path: Annotated[str, Field(min_length=1)]
@@ -35,6 +40,8 @@ class SourceConfig(Section):
     target: Literal["answer", "answer_then_explanation", "explanation_then_answer"] = "answer"
     answer_as: Literal["letter", "text"] = "letter"
     answer_weight: Positive = 1.0
+    shuffle_explanations: Seed | None = None
+    explanation_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     heldout: Share = 0.05
     fisher: Share = 0.05
     base_only: bool = False
@@ -45,11 +52,9 @@ class SourceConfig(Section):
     def _shares(self) -> "SourceConfig":
         if self.heldout + self.fisher >= 1:
             raise ValueError("heldout and fisher together leave nothing to train on: their sum must be less than 1")
-        only_defaults(self, ("target", "answer_as", "answer_weight"), self.format != "exam", "is for the format exam")
+        only_defaults(self, ("target", "answer_as", *OF_EXPLANATIONS), self.format != "exam", "is for the format exam")
         only_defaults(self, ("input", "messages", "template"), self.format != "chat", "is for the format chat")
-        only_defaults(
-            self, ("answer_weight",), self.target == "answer", "needs a target with an explanation to weigh against"
-        )
+        only_defaults(self, OF_EXPLANATIONS, self.target == "answer", "needs a target with an explanation")
         only_defaults(
             self, ("question", "answer", "input"), self.messages is not None, "is not read where `messages` is"
         )

@@ -108,14 +108,20 @@ def _with_explanation(source: SourceConfig, record: Record, prompt: str, answer:
     """An explanation that is missing (a sixth of CMExam's) leaves its line out."""
     if source.target == "answer":
         return [(prompt, 0.0), (answer, 1.0)]
-    explanation = _cell(record, "Explanation").strip()
+    explanation = explanation_of(record)
     label = "解析：" if prompt.endswith("：") else "Explanation: "
-    line = "" if is_missing(explanation) else f"{label}{explanation}{ANSWER_END}"
+    line = f"{label}{explanation}{ANSWER_END}" if explanation else ""
     weight = source.answer_weight
     if source.target == "answer_then_explanation":
         return _joined([(prompt, 0.0), (answer, weight), (line, 1.0)])
     question_end = prompt.rindex("\n") + 1  # the prompt's last line asks for the answer, which now comes last
     return _joined([(prompt[:question_end], 0.0), (line + prompt[question_end:], 1.0), (answer, weight)])
+
+
+def explanation_of(record: Record) -> str:
+    """The explanation of an exam's record, "" where it is missing."""
+    explanation = _cell(record, "Explanation").strip()
+    return "" if is_missing(explanation) else explanation
 
 
 def _joined(pieces: Pieces) -> Pieces:

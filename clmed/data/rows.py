@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from clmed.config import NOT_READING, SourceConfig, fingerprint
-from clmed.data import chat, exams, formats, packing, sources, templates, tokenising
+from clmed.data import chat, exams, explanations, formats, packing, sources, templates, tokenising
 from clmed.data.cache import build_once, cache_dir
 from clmed.data.chat import ChatTemplate
 from clmed.data.formats import Pieces
 from clmed.data.packing import Losses, Row, pack
 from clmed.data.progress import following, is_first_process
-from clmed.data.sources import Reading
+from clmed.data.sources import Reading, Record
 from clmed.data.tokenising import Document, Encoder
 from clmed.data.workers import in_order
 from clmed.errors import UserError
@@ -92,7 +92,7 @@ def source_fingerprint(source: SourceConfig, local: Path | None) -> str:
     """16 hex digits for the content of a source and how it is read, this code included; not for where its file lies."""
     content = [local.suffix, _digest(local)] if local else [sources.load_hub(source)._fingerprint]
     settings = source.model_dump(mode="json", exclude=NOT_READING)
-    modules = (chat, exams, formats, packing, sources, templates, tokenising)
+    modules = (chat, exams, explanations, formats, packing, sources, templates, tokenising)
     code = [Path(module.__file__ or "").read_bytes() for module in modules]
     code.append(Path(__file__).read_bytes())
     return fingerprint([content, settings, hashlib.sha256(b"".join(code)).hexdigest()])
@@ -189,8 +189,24 @@ def _pieces(
 ) -> Iterator[Pieces]:
     """The documents of one part; `tally.skipped` counts the records that hold none, `tally.dropped` those left out.
 
-    Conversations are in the template, where there is one; their part does not depend on it.
+    Conversations are in the template, where there is one, and explanations as the source wants them; their part depends
+    on neither.
     """
+    chosen = _chosen(source, local, part, tally, reading, left_out, template)
+    if not explanations.changes(source):
+        return (pieces for _, pieces in chosen)
+    return (formats.texts(source, each) for each in explanations.changed(source, (record for record, _ in chosen)))
+
+
+def _chosen(
+    source: SourceConfig,
+    local: Path | None,
+    part: Part,
+    tally: Counts,
+    reading: Reading,
+    left_out: frozenset[int],
+    template: ChatTemplate | None,
+) -> Iterator[tuple[Record, Pieces]]:
     for number, record in sources.records(source, local, reading):
         if number in left_out:
             tally.dropped += 1
@@ -204,7 +220,7 @@ def _pieces(
             raise UserError(f"{sources.place(source, local, number)}: {error}.") from error
         tally.skipped += not pieces
         if wanted:
-            yield pieces
+            yield record, pieces
 
 
 def _documents(every: Iterable[Pieces], encoder: Encoder, tally: Counts, workers: int | None) -> Iterator[Document]:
