@@ -269,8 +269,8 @@ def export(run: Path, output: Path | None, point: str | None) -> None:
     """Write the model of a run as a Hugging Face folder: weights, tokenizer, and a card with its history and scores.
 
     `AutoModelForCausalLM.from_pretrained(FOLDER)` loads it. By default it is the final model or, of a run that is not
-    finished, the one of the newest checkpoint. Of earlier points the ends of experiences are kept, and those in
-    `training.keep_at`.
+    finished, the one of the newest checkpoint. Of earlier points the ends of experiences are kept, those in
+    `training.keep_at`, and all with `training.keep_measured`.
 
     \b
     Examples:

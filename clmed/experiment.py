@@ -33,7 +33,7 @@ from clmed.results.rundir import RunDirectory, disk_errors
 from clmed.results.start import Start, find_start, keep
 from clmed.results.table import score_table, summary
 from clmed.strategy import changing, make_strategies
-from clmed.stream import Experience, make_scenario
+from clmed.stream import Experience, make_scenario, points_inside
 from clmed.training.base import build_tokens, load_base, needs_building, refuse_unknown_tokens, untrained_base
 from clmed.training.checkpoint import Checkpoints, Found, refuse_damaged
 from clmed.training.export import save_model
@@ -124,6 +124,7 @@ def _run(
     plan = _plan(config, model, scenario.streams["train"], world, speed, dropped)
     voice.say(plan.table())
     begin = (start.counters.get("tokens", 0), start.point.number) if start is not None else (0, 0)
+    measured = points_inside(scenario.streams["train"], begin[0]) if config.training.keep_measured else []
     for line in corpus.packed():
         voice.say(line)
 
@@ -166,7 +167,7 @@ def _run(
         save_every=config.training.save_every,
         scaler=LossScaler() if config.training.precision == "fp16" else None,
         reduce_each=config.training.reduce_gradients == "micro_batch",
-        keep_at=config.training.keep_at,
+        keep_at=[*config.training.keep_at, *measured],
         keep_ends=config.training.share_experiences,
     )
     going_on = first_rank_says(world, world.main and not overwrite and directory.may_go_on(dump(config)))

@@ -45,6 +45,7 @@ NO_MATTER = {
     "save_every",
     "checkpoints_kept",
     "keep_at",
+    "keep_measured",
     "asynchronous_saves",
     "share_experiences",
     "device",

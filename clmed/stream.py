@@ -199,6 +199,16 @@ def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
     return found
 
 
+def points_inside(stream: Sequence[Experience], before: int) -> list[int]:
+    """Domain tokens of the whole run at the measurement points inside experiences, when it starts at `before`."""
+    found = []
+    for experience in stream:
+        trained = experience.batches.trained(domain_only=True)
+        found += [before + int(trained[step]) for step in sorted(experience.milestones)]
+        before += int(trained[-1])
+    return found
+
+
 def _seed(seed: int, index: int) -> int:
     """A seed of its own for each experience, so that two experiences on one source do not repeat an order."""
     return seed * 1000 + index

@@ -59,8 +59,10 @@ class TrainingConfig(Section):
     of the model, for less communication.
 
     A checkpoint is saved every `save_every` steps, after each experience, and at the domain tokens of the whole run in
-    `keep_at`. The newest `checkpoints_kept` stay; for good stay those of `keep_at` and, unless `share_experiences` is
-    off, of the experiences' ends: other runs can start from them, and a run that begins alike takes them up.
+    `keep_at`; with `keep_measured`, at every measurement point as well, whose tokens are not known where it is written
+    in epochs. The newest `checkpoints_kept` stay; for good stay those that are asked for so and, unless
+    `share_experiences` is off, of the experiences' ends: other runs can start from them, and a run that begins alike
+    takes them up.
     """
 
     sequence_length: Quantity
@@ -78,6 +80,7 @@ class TrainingConfig(Section):
     save_every: PositiveInt = 500
     checkpoints_kept: PositiveInt = 2
     keep_at: list[Quantity] = []
+    keep_measured: bool = False
     asynchronous_saves: bool = True
     share_experiences: bool = True
 

@@ -303,7 +303,8 @@ class Estimate:
         """The most that are on disk at once: the newest, those that stay for good, and the one being written."""
         training = self.config.training
         ends = len(self.phases) if training.share_experiences else 0
-        return training.checkpoints_kept + len(training.keep_at) + ends + 1
+        inside = sum(len(each.measure_at) for each in self.config.stream) if training.keep_measured else 0
+        return training.checkpoints_kept + len(training.keep_at) + inside + ends + 1
 
     @property
     def seconds(self) -> float:

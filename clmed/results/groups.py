@@ -14,7 +14,10 @@ from clmed.results.statistics.verdicts import seeds_needed
 
 # What a run may differ in from another seed of the same strategy.
 NO_MATTER = ("name", "seed", "watching", "evaluation", "from")
-KEEPING = ("save_every", "checkpoints_kept", "keep_at", "asynchronous_saves", "share_experiences", "device", "threads")
+KEEPING = (
+    "save_every", "checkpoints_kept", "keep_at", "keep_measured", "asynchronous_saves", "share_experiences", "device",
+    "threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

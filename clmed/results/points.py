@@ -93,6 +93,6 @@ def weights_of(run: RunDirectory, point: Point) -> Path:
     names = ", ".join(f"{each.number} = {each.name}" for each in others) or "none"
     raise UserError(
         f"{run.path} kept no weights of its point {point.number} ({point.name}), only of: {names}. Ends of experiences "
-        "stay where training.share_experiences is on; points inside one need "
+        "stay where training.share_experiences is on; points inside one need training.keep_measured or "
         f"training.keep_at: [{tokens_text(point.tokens, 6)}]."
     )

@@ -16,7 +16,8 @@ from clmed.results.rundir import RunDirectory
 
 # Settings of training that do not change what comes out, as in clmed/lineage.py.
 NO_MATTER = {
-    "save_every", "checkpoints_kept", "keep_at", "asynchronous_saves", "share_experiences", "device", "threads",
+    "save_every", "checkpoints_kept", "keep_at", "keep_measured", "asynchronous_saves", "share_experiences", "device",
+    "threads",
 }  # fmt: skip
 NOTHING = -1  # where the base and its measurement are 0, the end of the first experience 1, …
 

@@ -53,5 +53,5 @@ def scaled(config: ExperimentConfig, factor: float) -> ExperimentConfig:
             experience["tokens"] = max(1, math.floor(experience["tokens"] * factor))
         else:
             experience["epochs"] = experience["epochs"] * factor
-    data["training"]["keep_at"] = []
+    data["training"] |= {"keep_at": [], "keep_measured": False}
     return ExperimentConfig.model_validate(data)
