@@ -13,8 +13,9 @@ from clmed.quantities import measurement_tokens
 from tests.configs import BASE, complaint, make_folder
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-STUDIES = [file for study in ("smollm2", "law", "spanish") for file in (EXPERIMENTS / study).rglob("*.yaml")]
-OTHERS = {EXPERIMENTS / "tuning.yaml", *STUDIES}  # tests/tuning, tests/test_studies.py
+FOLDERS = ("smollm2", "law", "spanish", "llama2-13b", "chinese-llama2-13b")
+STUDIES = [file for folder in FOLDERS for file in (EXPERIMENTS / folder).rglob("*.yaml")]
+OTHERS = {EXPERIMENTS / "tuning.yaml", *STUDIES}  # tests/tuning, tests/test_studies.py, tests/test_paper.py
 
 
 @pytest.fixture

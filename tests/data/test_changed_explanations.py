@@ -30,9 +30,8 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told(exam: Path, part: Part, **changes: object) -> list[tuple[str, str]]:
     """(question with its answer, explanation) of every document of a part, in order."""
-    source = SourceConfig.model_validate(
-        {"path": "given", "format": "exam", "target": "answer_then_explanation", "fisher": 0.2, "heldout": 0.2} | changes
-    )
+    settings = {"path": "given", "format": "exam", "target": "answer_then_explanation", "fisher": 0.2, "heldout": 0.2}
+    source = SourceConfig.model_validate(settings | changes)
     found = []
     for text in document_texts("exam", source, exam, part):
         asked, _, explanation = text.partition(LABEL)

@@ -16,16 +16,21 @@ from tests.small import GENERAL, small_config
 from tests.test_cli import clmed_with
 
 PAPER = "experiments/llama2-13b/naive.yaml"
-EXAM = ("--tokens", "exam=30M")
+EXAM = ("--tokens", "exam=10M", "--tokens", "encyclopedia=750M")
+STEP = ("training.tokens_per_step=655360", "training.micro_batch_size=2")  # of several micro-batches on 8 GPUs
 
 
 def plan(*overrides, file=PAPER, gpu="a100-80gb", ranks=160, **settings):
-    chosen = {"utilisation": 0.4, "per_node": 8, "write_speed": 2e9, "given": {"exam": 30_000_000, "general": 10**9}}
-    return Estimate(config=configs.load(file, overrides), gpu=GPUS[gpu], ranks=ranks, **(chosen | settings))
+    given = {"exam": 10_000_000, "encyclopedia": 750_000_000, "english": 10**9}
+    chosen = {"utilisation": 0.4, "per_node": 8, "write_speed": 2e9, "given": given}
+    config = configs.load(file, ["training.keep_measured=false", *STEP, *overrides])
+    return Estimate(config=config, gpu=GPUS[gpu], ranks=ranks, **(chosen | settings))
 
 
 def test_the_command_answers_without_heavy_imports():
-    done = clmed_with("plan", PAPER, "--gpus", "160", "--gpu", "v100-32gb", *EXAM, modules=True)
+    done = clmed_with(
+        "plan", PAPER, "training.precision=fp16", "--gpus", "160", "--gpu", "v100-32gb", *EXAM, modules=True
+    )
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
     for words in ("13,015,864,320 parameters", "2,250,000,000 domain tokens", "fits the GPU", "host memory", "disk"):
         assert words in done.stdout
@@ -41,6 +46,7 @@ def test_the_figures_of_the_paper_by_hand():
     assert made.checkpoint == 12 * 13_015_864_320
     assert made.checkpoints == 2 + 2 + 1  # the newest, the ends of two experiences, and the one being written
     assert plan("training.keep_at=[750M]", "training.share_experiences=false").checkpoints == 2 + 1 + 1
+    assert plan("training.keep_measured=true").checkpoints == made.checkpoints + 2
     assert made.state["optimizer"] == pytest.approx(8 * 13_015_864_320 / 160, rel=0.01)
     assert made.host == pytest.approx(made.checkpoint / 20, rel=0.01)
 
@@ -51,14 +57,14 @@ def test_strategies_add_what_they_say():
     assert ewc.state["strategies"] == ewc.state["optimizer"]  # a Fisher and an anchor
     assert ewc.checkpoint / naive.checkpoint == pytest.approx(5 / 3)
     assert ewc.flops > naive.flops and ewc.tokens == naive.tokens
-    replay = plan("strategy={replay: {ratio: 0.2, from: [general]}}")
+    replay = plan("strategy={replay: {ratio: 0.2, from: [english]}}")
     assert replay.tokens == pytest.approx(naive.tokens * 1.25)
-    shared = plan("strategy={replay: {ratio: 0.2, from: [general]}}", "stream.0.budget=total", "stream.1.budget=total")
+    shared = plan("strategy={replay: {ratio: 0.2, from: [english]}}", "stream.0.budget=total", "stream.1.budget=total")
     assert shared.tokens == naive.tokens
 
 
 def test_a_gradient_that_passes_is_in_no_checkpoint_and_frozen_trains_nothing(capfd):
-    naive, agem = plan(), plan("strategy={agem: {from: [general]}}")
+    naive, agem = plan(), plan("strategy={agem: {from: [english]}}")
     assert agem.peak - naive.peak == naive.state["gradients"]
     assert (agem.checkpoint, agem.host, agem.disk) == (naive.checkpoint, naive.host, naive.disk)
     frozen = plan("strategy={frozen: {}}")
@@ -121,7 +127,7 @@ WASTEFUL = ("training.activation_checkpointing=false", "training.reduce_gradient
 
 
 def test_what_does_not_fit_comes_with_a_way_out(capfd):
-    done = in_process(capfd, "plan", PAPER, *WASTEFUL, "--gpus", "8", *EXAM)
+    done = in_process(capfd, "plan", PAPER, *STEP, *WASTEFUL, "--gpus", "8", *EXAM)
     assert done.code == 0 and "fits the GPU   no" in done.out
     tries = [line for line in done.out.splitlines() if line.startswith("try ")]
     assert "GiB, fits: " in tries[-1] and "activation_checkpointing=true" in tries[0]
@@ -166,7 +172,7 @@ def test_a_precision_that_the_gpu_lacks_is_told(capfd):
     ("arguments", "words"),
     [
         (("--gpu", "v100"), "no device 'v100'; did you mean"),
-        ((), "how many tokens exam has is not known here: say so with --tokens exam=250M"),
+        ((), "how many tokens encyclopedia has is not known here: say so with --tokens encyclopedia=250M"),
         (("--tokens", "exam=lots"), "--tokens exam=lots: the number of tokens must be a whole number"),
         (("--tokens", "exam"), "--tokens exam: write SOURCE=N"),
         ((*EXAM, "--tokens", "exma=3M"), "no source 'exma' in data; did you mean 'exam'?"),
