@@ -15,12 +15,12 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from clmed.complaints import did_you_mean, shown
+from clmed.declared import StandIn, find_spec, read, stand_in
 from clmed.errors import UserError
 
 GROUP = "clmed.strategies"
@@ -28,7 +28,6 @@ FAMILIES = ("references", "data", "regularisation", "architecture", "weight spac
 FIELDS = "Family|Source|Experimental"
 # What a docstring says in one of them: from a line that begins so to an empty line or the next of them.
 FIELD = re.compile(rf"\n({FIELDS}):(.*?)(?=\n\s*\n|\n(?:{FIELDS}):|\Z)", re.DOTALL)
-STRATEGY = "clmed.strategy.Strategy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,8 @@ class StrategyInfo:
     """A strategy as its source describes it; `parameters` has the names of the YAML (`from`, not `from_`).
 
     They are not `complete` where the source does not show all: `**kwargs`, or a base class that cannot be found.
-    cost: the syntax of its method of that name, its own or inherited; None where it has none.
+    cost: the syntax of its method of that name, its own or inherited; None where it has none. declared: a class with
+    its class attributes.
     """
 
     name: str
@@ -55,6 +55,7 @@ class StrategyInfo:
     parameters: Mapping[str, Parameter]
     complete: bool = True
     cost: ast.FunctionDef | None = None
+    declared: type[StandIn] = StandIn
 
     @property
     def summary(self) -> str:
@@ -95,7 +96,7 @@ def find(name: str) -> StrategyInfo:
     """What the source says about a strategy; UserError if there is none or it cannot be read."""
     path, module, class_name = _locate(name)
     try:
-        source = _read(path, module)
+        source = read(path, module)
     except OSError as error:
         raise UserError(f"strategy '{name}': cannot read {path} ({error.strerror})") from None
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -105,7 +106,7 @@ def find(name: str) -> StrategyInfo:
         hint = did_you_mean(class_name, source.classes)
         raise UserError(f"strategy '{name}': no class {class_name} in {path}{hint}")
     node = source.classes[class_name]
-    meant = _meant(source, class_name, {})
+    meant = stand_in(source, class_name)
     init = meant.init
     positional = init is not None and len(init.args.posonlyargs) + len(init.args.args) > 1
     if init is not None and init in node.body and positional:
@@ -121,6 +122,7 @@ def find(name: str) -> StrategyInfo:
         parameters=_parameters(init) if init is not None else {},
         complete=init is not None and init.args.kwarg is None and not positional,
         cost=meant.cost,
+        declared=meant,
     )
 
 
@@ -139,6 +141,28 @@ def problems(info: StrategyInfo, params: Mapping[str, Any]) -> list[tuple[str, s
         if parameter.required and key not in params:
             found.append((key, f"strategy '{info.name}' needs the parameter '{key}' ({parameter.annotation})"))
     return found
+
+
+def refusal(info: StrategyInfo, params: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What `__init__` refuses in parameters without `problems`: (parameter, message), or ("", message) where no single
+    one is at fault. Not all of an `__init__` can be told from its source: the rest is told when it runs."""
+    if (message := _refused(info, params)) is None:
+        return None
+    optional = [key for key in params if not info.parameters[key].required]
+    alone = [key for key in optional if _refused(info, {k: v for k, v in params.items() if k != key}) is None]
+    return (alone[0] if alone else ""), message
+
+
+def _refused(info: StrategyInfo, params: Mapping[str, Any]) -> str | None:
+    try:
+        info.declared(**arguments(params))
+    except UserError as error:
+        return str(error)
+    except ValueError as error:
+        return f"strategy '{info.name}' does not take these parameters: {error}."
+    except Exception:  # of a statement that needs more than its source
+        return None
+    return None
 
 
 def arguments(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +202,7 @@ def _locate(name: str) -> tuple[Path, str, str]:
             raise UserError(f"strategy '{name}': no such file: {path} (looked for from {Path.cwd()})")
         return path, "", class_name
     entry = _entry_point(name)
-    spec = _find_spec(entry.module)
+    spec = find_spec(entry.module)
     if spec is None or spec.origin is None:
         raise UserError(f"strategy '{name}': its module {entry.module} is not there; install its package again")
     return Path(spec.origin), entry.module, entry.attr
@@ -189,105 +213,6 @@ def _entry_point(name: str) -> EntryPoint:
     if name not in found:
         raise UserError(f"no strategy '{name}'{did_you_mean(name, sorted(found))}")
     return found[name]
-
-
-def _find_spec(module: str) -> ModuleSpec | None:
-    """Where a module is, without importing it or (unlike `importlib.util.find_spec`) the packages around it."""
-    spec, folders = None, None
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        name = ".".join(parts[:count])
-        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
-        spec = next((found for finder in finders if (found := finder.find_spec(name, folders))), None)
-        if spec is None:
-            return None
-        folders = spec.submodule_search_locations
-    return spec
-
-
-NO_PARAMETERS = ast.FunctionDef(
-    name="__init__",
-    args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]),
-    body=[],
-    decorator_list=[],
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A Python file: its classes, and what imported names mean (`EWC` -> `clmed.strategies.ewc.EWC` or `.ewc.EWC`)."""
-
-    path: Path
-    package: str
-    classes: Mapping[str, ast.ClassDef]
-    imported: Mapping[str, str]
-
-
-def _read(path: Path, module: str) -> _Source:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            dots, origin = "." * node.level, [node.module] if node.module else []
-            imported |= {alias.asname or alias.name: dots + ".".join([*origin, alias.name]) for alias in node.names}
-    return _Source(
-        path=path,
-        package=module if path.name == "__init__.py" else module.rpartition(".")[0],
-        classes={node.name: node for node in tree.body if isinstance(node, ast.ClassDef)},
-        imported=imported,
-    )
-
-
-class _StandIn:
-    """An empty class with bases like those of one in a source, so that Python's own rules say what it inherits.
-
-    `init`: the syntax of `__init__`, None where it cannot be told; `cost`: that of `cost`, None where there is none.
-    """
-
-    init: ClassVar[ast.FunctionDef | None] = NO_PARAMETERS
-    cost: ClassVar[ast.FunctionDef | None] = None
-
-
-class _Strategy(_StandIn):
-    """For the base class of all strategies."""
-
-
-_Made = dict[tuple[Path, str], type[_StandIn] | None]  # by file and name of class; None while it is being made
-
-
-def _meant(source: _Source, name: str, made: _Made) -> type[_StandIn]:
-    """The stand-in for the class that a name (`EWC`, `ewc.EWC`) means in a file; ImportError if there is none."""
-    key = (source.path, name)
-    if (known := made.get(key)) is not None:
-        return known
-    if name in source.classes and key not in made:  # in `class EWC(EWC)` the second is an imported one
-        made[key] = None
-        made[key] = stand_in = _stand_in(source, source.classes[name], made)
-        return stand_in
-    first, dot, rest = name.partition(".")
-    full = importlib.util.resolve_name(source.imported.get(first, first) + dot + rest, source.package)
-    if full == STRATEGY:
-        return _Strategy
-    module, _, class_name = full.rpartition(".")
-    spec = _find_spec(module) if module else None
-    if spec is None or spec.origin is None:
-        raise ImportError(full)
-    return _meant(_read(Path(spec.origin), module), class_name, made)
-
-
-def _stand_in(source: _Source, node: ast.ClassDef, made: _Made) -> type[_StandIn]:
-    own = {member.name: member for member in node.body if isinstance(member, ast.FunctionDef)}
-    # A decorator, such as that of dataclasses, may write an `__init__`.
-    members = {"init": own.get("__init__")} if "__init__" in own or node.decorator_list else {}
-    members |= {"cost": own["cost"]} if "cost" in own else {}
-    generic = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
-    try:
-        bases = [_meant(source, ast.unparse(base), made) for base in generic]
-        return type(node.name, (*bases,) or (_StandIn,), members)
-    except (ImportError, OSError, SyntaxError, ValueError, TypeError, RecursionError):
-        return type(node.name, (_StandIn,), {"init": None, **members})
 
 
 def _parameters(init: ast.FunctionDef) -> dict[str, Parameter]:

@@ -32,12 +32,30 @@ if TYPE_CHECKING:
 class Strategy(BaseSGDPlugin):
     """The base class: does nothing, which is naive training.
 
-    across: whether it compares weights of one experience with those of a later one; renews: whether what is trained in
-    one experience are other weights in the next, so that nothing could be compared.
+    The class attributes say what it can stand beside (clmed/combinations.py). They are read from the source, so their
+    values must be written out there.
+
+    alone: why no other strategy can act beside it ("trains nothing").
+    decides: what only one strategy of a run can decide ("which weights are trained").
+    follows: the names of strategies that must stand before it.
+    adapters: whether it trains factors beside the weights, in each experience others; averages: whether it computes
+    with weights of which these would be factors; across: whether it compares those of two experiences.
+    optimizer: (setting, value) that every experience's `optimizer` must have.
+    reads: its parameters that name sources, beside `from` and those that end in `_from`.
+    rehearsed: its parameters that name sources which others must train on.
+    gives: what the sources in its `from` get of the training ("a part of each step"): a source cannot get two things.
     """
 
+    alone: str = ""
+    decides: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
+    adapters: bool = False
+    averages: bool = False
     across: bool = False
-    renews: bool = False
+    optimizer: tuple[tuple[str, Any], ...] = ()
+    reads: tuple[str, ...] = ()
+    rehearsed: tuple[str, ...] = ()
+    gives: str = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(supports_distributed=True, **kwargs)  # else Avalanche warns of each of them
@@ -63,6 +81,9 @@ class Strategy(BaseSGDPlugin):
         """What an experience trains on."""
         return blend
 
+    def check(self, phase: "Phase", blend: Blend, corpus: Corpus) -> None:
+        """Raise UserError for an experience that this cannot do, before any work; blend: what all make of it."""
+
     def schedule(self, phase: "Phase", base: OptimizerConfig) -> OptimizerConfig:
         """The optimizer settings of an experience, its learning-rate schedule among them; base: those so far."""
         return base
@@ -77,6 +98,12 @@ class Strategy(BaseSGDPlugin):
 
     def initialise(self, model: PreTrainedModel, phase: "Phase") -> None:
         """Fill what `adapt_model` added (it is NaN), once, before the experience; the model is sharded by now."""
+
+    def confine_gradients(self, trainer: Any) -> None:
+        """Take out of the gradients what must not be trained: after every `after_backward`, before clipping."""
+
+    def confine_weights(self, trainer: Any) -> None:
+        """Set back what the step must not change: before every `after_update`."""
 
     def exported(self, model: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
         """The weights that `AutoModelForCausalLM.from_pretrained` must find, of a model that `adapt_model` changed.

@@ -152,6 +152,8 @@ def _batches(
     for strategy in strategies:
         made.update(strategy.sources(phase, corpus))
         blend = strategy.mixture(phase, blend, corpus)
+    for strategy in strategies:
+        strategy.check(phase, blend, corpus)
     rows = {name: made[name] if name in made else corpus.rows(name) for name in blend.tokens()}
     mixture = schedule(
         blend,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clmed import catalogue
+from clmed import catalogue, combinations
 from clmed.catalogue import StrategyInfo
 from clmed.complaints import Loc, Places, Problem, describe, did_you_mean, dotted
 from clmed.config import (
@@ -308,6 +308,7 @@ def _model(config: ExperimentConfig | EvaluateConfig) -> Iterator[Problem]:
 
 
 def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
+    found = []
     for name, params in config.strategy.items():
         loc = ("strategy", name)
         try:
@@ -317,10 +318,14 @@ def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
             continue
         wrong = catalogue.problems(info, params)
         yield from (((*loc, key), message) for key, message in wrong)
+        if not wrong and (refused := catalogue.refusal(info, params)) is not None:
+            yield (*loc, refused[0]), refused[1]
         mistyped = {key for key, _ in wrong}
         for key, value in params.items():
-            if (key == "from" or key.endswith("_from")) and key not in mistyped:
+            if (key == "from" or key.endswith("_from") or key in info.declared.reads) and key not in mistyped:
                 yield from _unusable_sources(config, info, key, value)
+        found.append(info)
+    yield from combinations.problems(config, found)
 
 
 def _unusable_sources(config: ExperimentConfig, info: StrategyInfo, key: str, value: object) -> Iterator[Problem]:

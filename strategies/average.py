@@ -23,6 +23,9 @@ class Average(Strategy):
         models: Lin et al., 2023, arXiv 2309.06256
     """
 
+    averages = True
+    decides = ("with which weights an experience ends",)
+
     def __init__(
         self,
         *,
@@ -32,7 +35,7 @@ class Average(Strategy):
     ) -> None:
         if not all(0 <= value <= 1 for value in (alpha, *trace)):
             raise UserError("average needs an `alpha`, and in `trace` alphas, from 0 (old weights) to 1 (new ones).")
-        self.alpha, self.towards, self.trace, self.across = alpha, towards, trace, towards == "base"
+        self.alpha, self.towards, self.trace = alpha, towards, trace
         self.anchor: dict[str, Tensor] = {}
 
     def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:

@@ -30,6 +30,8 @@ class BlockExpansion(Strategy):
     Experimental: in the small controlled case tried here it forgot more than naive training at the same learning rate
     """
 
+    decides = ("which weights are trained",)
+
     def __init__(self, *, every: int = 4) -> None:
         if every < 1:
             raise UserError("block_expansion needs `every` to be at least 1.")

@@ -26,6 +26,8 @@ class Curriculum(Strategy):
     Source: Guo et al., 2024, "Efficient Continual Pre-training by Mitigating the Stability Gap", arXiv 2406.14833
     """
 
+    reads = ("of", "reference")
+
     def __init__(self, *, of: list[str], reference: list[str], keep: float = 0.1) -> None:
         if not 0 < keep <= 1 or not of or not reference:
             raise UserError("curriculum needs a source in `of` and in `reference`, and a `keep` above 0 and up to 1.")

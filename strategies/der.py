@@ -29,6 +29,8 @@ class DER(Strategy):
     Source: Buzzega et al., 2020, "Dark Experience for General Continual Learning", arXiv 2004.07211
     """
 
+    follows = ("joint",)
+
     def __init__(
         self,
         *,

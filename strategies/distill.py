@@ -19,14 +19,15 @@ class Distill(Strategy):
 
     Adds to the loss  strength * T^2 * mean over rows of the mean over positions of KL(p || q),  where p and q are the
     teacher's and the model's next-token probabilities at temperature T, at positions with a loss. The rows are those of
-    the experience's own data (`domain`) and of the sources in `from`, which replay or interleave mix in.
-
-    The teacher is the model as the experience began: `live`, a second set of shards that runs each micro-batch forward,
-    or `stored`, its `top` logits on disk for a sample of `rows` rows, which stand for the others, too.
+    the experience's own data (`domain`) and of the sources in `from`, which replay or interleave mix in. The teacher is
+    the model as the experience began: `live`, a second set of shards that runs each micro-batch forward, or `stored`,
+    its `top` logits on disk for a sample of `rows` rows, which stand for the others, too.
 
     Family: regularisation
     Source: Li & Hoiem, 2016, "Learning without Forgetting", arXiv 1606.09282; T: Hinton et al., 2015, arXiv 1503.02531
     """
+
+    rehearsed = ("from",)
 
     def __init__(
         self,
@@ -46,11 +47,10 @@ class Distill(Strategy):
         self.weights: dict[str, Tensor] = {}
         self.logits, self.stored = Tensor(), StoredLogits()  # the live teacher's of a micro-batch; those on disk
 
-    def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
-        """As it is; but a source that is not in it is refused here, before the work."""
+    def check(self, phase: Phase, blend: Blend, corpus: Corpus) -> None:
+        """A source that is not trained."""
         if missing := [name for name in self.from_ if not blend.tokens().get(name)]:
-            raise UserError(f"distill: {phase.config.name} trains no {', '.join(missing)}: put replay from it before.")
-        return blend
+            raise UserError(f"distill: {phase.config.name} trains no {', '.join(missing)}: put replay from it beside.")
 
     def cost(self, size: Any) -> Mapping[str, float]:
         """The teacher: its shards, forward and logits; or a pass over the sample, and its logits' disk."""

@@ -24,6 +24,9 @@ class EMA(Strategy):
         Learning", arXiv 2211.03186
     """
 
+    averages = True
+    decides = ("how weights are averaged in training", "with which weights an experience ends")
+
     def __init__(self, *, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise UserError("ema needs a `decay` from 0 to below 1.")

@@ -1,17 +1,16 @@
 """EWC: hold the weights that earlier knowledge depends on."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from clmed.data.corpus import Corpus, Rows
+from clmed.data.corpus import Corpus
+from clmed.data.mixture import Blend
 from clmed.errors import UserError
 from clmed.shards import add_to_gradients, clone_shards, quadratic_penalty
 from clmed.strategy import Strategy
-
-if TYPE_CHECKING:
-    from clmed.stream import Phase
+from clmed.stream import Phase
 
 LOG_EVERY = 10  # steps between two values of the penalty: the gradient is free, the value costs a pass
 
@@ -33,6 +32,8 @@ class EWC(Strategy):
     Source: Kirkpatrick et al., 2017, arXiv 1612.00796; online: Schwarz et al., 2018, arXiv 1805.06370
     """
 
+    across = True
+
     def __init__(
         self,
         *,
@@ -47,14 +48,13 @@ class EWC(Strategy):
         if strength < 0 or rows < 1 or not 0 <= decay <= 1 or not (fisher_from or past):
             raise UserError("ewc needs `strength` >= 0, `rows` >= 1, 0 <= `decay` <= 1, and a `fisher_from` or `past`.")
         self.strength, self.fisher_from, self.rows = strength, fisher_from, rows
-        self.past, self.mode, self.decay, self.labels, self.across = past, mode, decay, labels, True
+        self.past, self.mode, self.decay, self.labels = past, mode, decay, labels
         self.penalties: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # (Fisher, anchor)
 
-    def sources(self, phase: "Phase", corpus: Corpus) -> Mapping[str, Rows]:
-        """None; but a `fisher` part that is empty is refused here, before the work, and not after an experience."""
+    def check(self, phase: Phase, blend: Blend, corpus: Corpus) -> None:
+        """A `fisher` part that is empty."""
         for name in [*self.fisher_from, *(phase.past if self.past else ())]:
             corpus.rows(name, "fisher")
-        return {}
 
     def cost(self, size: Any) -> Mapping[str, float]:
         """A Fisher and an anchor for each penalty, and the rows whose gradients make the Fisher."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from clmed.errors import UserError
 from clmed.shards import decoder_blocks
-from clmed.strategy import Strategy, changing
+from clmed.strategy import Strategy
 
 
 class Freeze(Strategy):
@@ -21,6 +21,8 @@ class Freeze(Strategy):
     Source: Zheng et al., 2025, "Spurious Forgetting in Continual Learning of Language Models", arXiv 2501.13453
     """
 
+    decides = ("which weights are trained",)
+
     def __init__(self, *, layers: int = 3, embeddings: bool = True) -> None:
         if layers < 0 or not (layers or embeddings):
             raise UserError("freeze needs a number of `layers` of at least 0, and something to freeze.")
@@ -28,10 +30,6 @@ class Freeze(Strategy):
 
     def before_training(self, trainer: Any, **kwargs: Any) -> None:
         """Before anything is computed or an optimizer made, and so again when a run goes on."""
-        if others := changing(plugin for plugin in trainer.plugins if isinstance(plugin, Strategy)):
-            raise UserError(
-                f"freeze: {type(others[0]).__name__} says itself which weights are trained: choose one of them."
-            )
         blocks = decoder_blocks(trainer.model)
         if self.layers >= len(blocks):
             raise UserError(f"freeze: the model has {len(blocks)} layers, so at most {len(blocks) - 1} can be frozen.")

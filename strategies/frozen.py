@@ -16,6 +16,8 @@ class Frozen(Strategy):
     Source: the model before training, as in TRACE's General Ability Delta (Wang et al., 2023, arXiv 2310.06762)
     """
 
+    alone = "trains nothing"
+
     def cost(self, size: Any) -> Mapping[str, float]:
         """No weight is trained."""
         return {"trained": 0}

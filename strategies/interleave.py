@@ -23,6 +23,9 @@ class Interleave(Strategy):
         steps follow its expectation to one step, and the even alternation, are ours)
     """
 
+    follows = ("joint",)
+    gives = "steps of its own"
+
     def __init__(self, *, every: int = 4, from_: list[str], priority: float = 1.0) -> None:
         if every < 2 or not from_ or priority <= 0:
             raise UserError(

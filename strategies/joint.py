@@ -21,6 +21,8 @@ class Joint(Strategy):
     Source: the usual upper reference (Chaudhry et al., 2018, arXiv 1801.10112, define intransigence against it)
     """
 
+    gives = "a part of each step"
+
     def __init__(self, *, from_: list[str] = [], general_epochs: float = 1.0) -> None:  # noqa: B006 (read, never changed)
         self.from_, self.general_epochs = from_, general_epochs
         self.members: list[ExperienceConfig] = []

@@ -5,12 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clmed.data.corpus import Corpus
-from clmed.data.mixture import Blend
 from clmed.errors import UserError
 from clmed.shards import add_to_gradients, clone_shards, quadratic_penalty
 from clmed.strategy import Strategy
-from clmed.stream import Phase
 
 LOG_EVERY = 10  # steps between two values of the penalty: the gradient is free, the value costs a pass
 
@@ -29,21 +26,13 @@ class L2(Strategy):
     arXiv 1802.01483
     """
 
+    optimizer = (("weight_decay", 0),)
+
     def __init__(self, *, strength: float = 0.01) -> None:
         if strength < 0:
             raise UserError("l2 needs a `strength` of at least 0.")
         self.strength = strength
         self.anchor: dict[str, Tensor] = {}
-
-    def mixture(self, phase: Phase, blend: Blend, corpus: Corpus) -> Blend:
-        """As it is; but a second pull, towards zero, is refused here, before the work."""
-        decay = phase.config.optimizer.weight_decay
-        if decay:
-            raise UserError(
-                f"Experience {phase.config.name!r}: l2 pulls the weights to their old values, and weight decay (now "
-                f"{decay:g}) pulls them to zero. Set optimizer.weight_decay: 0 in each experience."
-            )
-        return blend
 
     def cost(self, size: Any) -> Mapping[str, float]:
         """The anchor."""

@@ -36,7 +36,8 @@ class LoRA(Strategy):
     arXiv 2405.09673
     """
 
-    renews = True
+    adapters = True
+    decides = ("which weights are trained",)
 
     def __init__(
         self,
@@ -48,8 +49,7 @@ class LoRA(Strategy):
     ) -> None:
         if rank < 1 or (alpha is not None and alpha <= 0) or not targets:
             raise UserError("lora needs a `rank` of at least 1, an `alpha` above 0 and at least one of `targets`.")
-        self.rank, self.alpha, self.later = rank, 2.0 * rank if alpha is None else alpha, later
-        self.targets = targets
+        self.rank, self.targets, self.later, self.alpha = rank, targets, later, 2.0 * rank if alpha is None else alpha
         self.experiences = 0  # for which the model has its adapter
 
     def cost(self, size: Any) -> Mapping[str, float]:

@@ -26,7 +26,9 @@ class Merge(Strategy):
     Source: MagMax: Marczak et al., 2024, arXiv 2407.06322; TIES: Yadav et al., 2023, arXiv 2306.01708
     """
 
-    across = True
+    averages = True
+    decides = ("with which weights an experience ends",)
+    follows = ("ewc",)  # whose anchor is of the weights that go on
 
     def __init__(
         self, *, method: Literal["magmax", "ties"] = "magmax", scale: float = 1.0, density: float = 0.2
@@ -38,8 +40,8 @@ class Merge(Strategy):
         self.trained: dict[str, Tensor] = {}  # theta_i
         self.changes: list[dict[str, Tensor]] = []  # d_1 ... d_i
 
-    def before_training_exp(self, trainer: Any, **kwargs: Any) -> None:
-        """Keep the base; later on, go back from the merge to the weights that trained."""
+    def before_train_dataset_adaptation(self, trainer: Any, **kwargs: Any) -> None:
+        """Keep the base; later on, go back from the merge to the weights that trained, before others look at them."""
         if self.trained:
             put_shards(trainer.model, self.trained)
         else:

@@ -18,15 +18,17 @@ class OSFT(Strategy):
     """Orthogonal subspace fine-tuning: train only the smallest singular directions of each weight matrix.
 
     Before each experience the matrices of the decoder blocks are decomposed, W = U S V'. The largest directions U_h,
-    V_h (the share 1 - ratio of them) hold what the model knows: they are kept. Every gradient G becomes
-    (I - U_h U_h') G (I - V_h V_h') before clipping and AdamW, so that its moments know of nothing else; and after the
-    step, whatever AdamW's scaling and weight decay made of it, W is set back to  U_h' W = S_h V_h'  and
-    W V_h = U_h S_h.  Embeddings, norms and head are frozen. `ratio` is the same for all matrices, as in Red Hat's
-    training_hub; the paper's choice by layer is not made.
+    V_h (the share 1 - ratio of them) hold what the model knows: they are kept. Every gradient G, with all that other
+    strategies added to it, becomes  (I - U_h U_h') G (I - V_h V_h')  before clipping and AdamW, so that its moments
+    know of nothing else; and after the step, whatever AdamW's scaling and weight decay made of it, W is set back to
+    U_h' W = S_h V_h'  and  W V_h = U_h S_h.  Embeddings, norms and head are frozen. `ratio` is the same for all
+    matrices, as in Red Hat's training_hub; the paper's choice by layer is not made.
 
     Family: architecture
     Source: Nayak et al., 2025, "Sculpting Subspaces", arXiv 2504.07097
     """
+
+    decides = ("which weights are trained",)
 
     def __init__(self, *, ratio: float = 0.25) -> None:
         if not 0 < ratio < 1:
@@ -51,12 +53,12 @@ class OSFT(Strategy):
         trained = {name: parameter for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
         self.protected = dict(largest_directions(trained, 1 - self.ratio))
 
-    def after_backward(self, trainer: Any, **kwargs: Any) -> None:
+    def confine_gradients(self, trainer: Any) -> None:
         """Take the protected directions out of the gradients."""
         for name, gradient in gradients(trainer.model):
             self.protected[name].hold(trainer.model, gradient, as_found=False)
 
-    def after_update(self, trainer: Any, **kwargs: Any) -> None:
+    def confine_weights(self, trainer: Any) -> None:
         """Set the protected part of the weights back."""
         for name, weight in shards(trainer.model):
             self.protected[name].hold(trainer.model, weight, as_found=True)

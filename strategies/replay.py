@@ -37,6 +37,10 @@ class Replay(Strategy):
         Hazard et al., 2025, "SuRe: Surprise-Driven Prioritised Replay", arXiv 2511.22367 (without its dual learner)
     """
 
+    follows = ("joint",)
+    gives = "a part of each step"
+    decides = ("what is replayed",)
+
     def __init__(
         self,
         *,
@@ -46,9 +50,7 @@ class Replay(Strategy):
         select: Literal["reservoir", "balanced", "surprise"] = "reservoir",
     ) -> None:
         if not 0 <= ratio < 1 or memory < 1 or not from_:
-            raise UserError(
-                "replay needs a `ratio` from 0 to below 1, a `memory` of at least 1 row and a source in `from`."
-            )
+            raise UserError("replay needs 0 <= `ratio` < 1, a `memory` of at least 1 row and a source in `from`.")
         if select != "reservoir" and PAST not in from_:
             raise UserError(f"replay: `select: {select}` chooses rows of the past, so `from` must name `past`.")
         self.ratio, self.names, self.memory, self.select = ratio, from_, memory, select

@@ -34,6 +34,8 @@ class SelfSynthesis(Strategy):
         whose answers the later model would improve); the random token: Liu et al., 2023, "LLM-QAT", arXiv 2305.17888
     """
 
+    follows = ("joint",)
+
     def __init__(
         self,
         *,

@@ -21,6 +21,9 @@ class Soup(Strategy):
         (SFA), arXiv 2501.05559
     """
 
+    averages = True
+    decides = ("how weights are averaged in training",)
+
     def __init__(self, *, every: float = 0.25, alpha: float = 0.5) -> None:
         if not (0 < every <= 1 and 0 <= alpha <= 1):
             raise UserError("soup needs `every`, a share of the steps above 0 and up to 1, and an `alpha` from 0 to 1.")

@@ -16,8 +16,9 @@ MODULES = {
 # From the ground up: a package is one floor, a module at the top of clmed stands where it is named.
 FLOORS = [
     {"clmed", "clmed.complaints", "clmed.errors", "clmed.starting_point"},
-    {"clmed.catalogue", "clmed.quantities", "clmed.yamlfile"},
-    {"clmed.config"},
+    {"clmed.declared", "clmed.quantities", "clmed.yamlfile"},
+    {"clmed.catalogue", "clmed.config"},
+    {"clmed.combinations"},
     {"clmed.results"},
     {"clmed.data", "clmed.planning"},
     {"clmed.live", "clmed.logits", "clmed.shards", "clmed.strategy", "clmed.voice"},

@@ -22,6 +22,7 @@ from clmed.config import ExperienceConfig
 from clmed.data.batches import Batch
 from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
+from clmed.strategy import Strategy
 from clmed.stream import Experience
 from clmed.training.flops import flops_per_token
 from clmed.training.loss import row_losses
@@ -98,6 +99,20 @@ class StepTrainer(Services):
         self._before_update(**kwargs)
         self.optimizer_step()
         self._after_update(**kwargs)
+
+    def _after_backward(self, **kwargs: Any) -> None:
+        super()._after_backward(**kwargs)
+        for strategy in self._strategies:
+            strategy.confine_gradients(self)
+
+    def _after_update(self, **kwargs: Any) -> None:
+        for strategy in self._strategies:
+            strategy.confine_weights(self)
+        super()._after_update(**kwargs)
+
+    @property
+    def _strategies(self) -> list[Strategy]:
+        return [plugin for plugin in self.plugins if isinstance(plugin, Strategy)]
 
     def _wants_to_stop(self) -> bool:
         """Whether this rank must not train on after this step."""

@@ -16,7 +16,6 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from clmed.config import TrainingConfig
-from clmed.errors import UserError
 from clmed.strategy import Strategy, changing
 from clmed.stream import Phase
 from clmed.training.sharding import World, shard
@@ -34,7 +33,7 @@ class Structure:
         # FSDP puts a class of its own in front of the model's.
         self.kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         self.shape = copy.deepcopy(model.config)
-        self.changing, self.across = changing(strategies), [each for each in strategies if each.across]
+        self.changing = changing(strategies)
         self.world, self.training = world, training
         self.phases: list[Phase] = []
 
@@ -72,26 +71,9 @@ class Structure:
                 strategy.initialise(model, phase)
 
     def refuse_impossible(self, phases: Sequence[Phase]) -> None:
-        """Raise UserError, before any work, for changes that cannot be made to this model or with this stream."""
-        if not self.changing:
-            return
-        for phase in phases:
-            if phase.config.optimizer.state == "carry":
-                raise UserError(
-                    f"Experience {phase.config.name!r}: optimizer.state is carry, but "
-                    f"{type(self.changing[0]).__name__} changes which weights are trained: use reset."
-                )
-        filling = [strategy for strategy in self.changing if type(strategy).initialise is not Strategy.initialise]
-        if len(filling) > 1:
-            names = " and ".join(type(strategy).__name__ for strategy in filling)
-            raise UserError(f"{names} would each put weights of their own into the model: choose one of them.")
-        renewing = [strategy for strategy in self.changing if strategy.renews]
-        if renewing and self.across and len(phases) > 1:
-            raise UserError(
-                f"{type(self.across[0]).__name__} compares weights of one experience with those of the next, but "
-                f"{type(renewing[0]).__name__} trains others in each: leave one of them out, or train one experience."
-            )
-        self._made(list(phases))
+        """Raise UserError, before any work, for changes that cannot be made to this model."""
+        if self.changing:
+            self._made(list(phases))
 
     def _made(self, phases: list[Phase]) -> tuple[PreTrainedModel, dict[str, str]]:
         """The changed model on the meta device, and the names that its weights have in the one before the change."""

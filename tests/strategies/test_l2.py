@@ -57,9 +57,6 @@ def test_the_more_strength_the_nearer(tokenizer, make_model):
     assert distances[0] > 1.5 * distances[1] > 1.5 * distances[2]
 
 
-def test_weight_decay_beside_it_is_refused_before_the_work(tokenizer, make_model):
-    stream = [{"name": "only", "data": "medical", "tokens": 8000, "optimizer": {"lr": 1e-3}}]
-    with pytest.raises(UserError, match=r"'only': .* weight decay \(now 0.1\).*weight_decay: 0"):
-        trainer_for({"l2": {}}, tokenizer, make_model, stream=stream)
+def test_a_strength_that_is_none():
     with pytest.raises(UserError, match="at least 0"):
         L2(strength=-1.0)

@@ -15,7 +15,7 @@ from clmed.training.schedule import learning_rate
 from clmed.training.sharding import World
 from clmed.training.structure import changing
 from tests.forgetting import UNMEASURED, losses_after_medicine
-from tests.small import GENERAL, full_state, make_trainer, small_config
+from tests.small import full_state, make_trainer, small_config
 
 IDS = torch.arange(2, 34)[None]
 
@@ -166,17 +166,6 @@ def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
     trainer = make_trainer(small_config({"lora": {"targets": ["query"]}}), make_model(), tokenizer, World())
     with pytest.raises(UserError, match=r"lora: .*query"):
         trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
-    carry = [ONE[0], ONE[0] | {"name": "next", "optimizer": {"lr": 1e-3, "state": "carry"}}]
-    trainer = make_trainer(small_config({"lora": {}}, stream=carry), make_model(), tokenizer, World())
-    with pytest.raises(UserError, match=r"'next'.*carry.*LoRA.*use reset"):
-        trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
-    for other in ({"ewc": {"fisher_from": GENERAL}}, {"merge": {}}, {"average": {"towards": "base"}}, {"average": {}}):
-        trainer = make_trainer(small_config({"lora": {}, **other}), make_model(), tokenizer, World())
-        phases = [experience.phase for experience in trainer.stream]
-        trainer.structure.refuse_impossible(phases[:1])
-        if other != {"average": {}}:  # which goes back to the start of the experience
-            with pytest.raises(UserError, match="compares weights of one experience with those of the next"):
-                trainer.structure.refuse_impossible(phases)
 
 
 def test_learns_less_and_forgets_less(make_model: Any, tokenizer: Any) -> None:

@@ -48,31 +48,51 @@ def inside(change: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> flo
     return max(part.norm().item() for part in parts) / change.norm().item()
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.5])
-def test_no_update_reaches_the_protected_subspace(ratio: float, make_model: Any, tokenizer: Any) -> None:
-    config = small_config({"osft": {"ratio": ratio}}, stream=STREAM, evaluation=UNMEASURED)
+# What writes gradients, on both sides of it, and what reads the weights after a step; strong enough to be seen.
+BESIDE = {
+    "agem": {"agem": {"from": ["english"], "memory": 20, "rows": 4}},
+    "ewc": {"ewc": {"fisher_from": ["english"], "rows": 4, "strength": 1e5}},
+    "l2": {"l2": {"strength": 10.0}},
+    "distill": {"distill": {"strength": 20.0}},
+    "ema": {"ema": {"decay": 0.5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "before", "after"),
+    [(0.25, (), ()), (0.5, (), ()), (0.5, ("l2", "ema"), ("distill", "ewc")), (0.5, ("ewc",), ("l2", "agem", "ema"))],
+)
+def test_no_update_reaches_the_protected_subspace(
+    ratio: float, before: tuple[str, ...], after: tuple[str, ...], make_model: Any, tokenizer: Any
+) -> None:
+    first, last = ({key: value for name in names for key, value in BESIDE[name].items()} for names in (before, after))
+    config = small_config({**first, "osft": {"ratio": ratio}, **last}, stream=STREAM, evaluation=UNMEASURED)
     trainer = make_trainer(config, make_model(2), tokenizer, World())
     trainer.plugins.append(begins := Begins())
     trainer.train(trainer.stream)
     trained = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 7 and all("_proj" in name for name in trained)
     for place in (0, 2):
-        before, after = begins.seen[place : place + 2]
-        for name, weight in before.items():
+        old, new = begins.seen[place : place + 2]
+        for name, weight in old.items():
             if name in trained:
-                change, kept = (after[name] - weight).double(), begins.protected[place][name]
+                change, kept = (new[name] - weight).double(), begins.protected[place][name]
                 assert change.abs().max() > 1e-3
                 right = kept.right.double()
                 assert inside(change, kept.left.double(), right / right.norm(dim=1, keepdim=True)) < 5e-6, name
                 # The directions are kept in fp32: close neighbours among them are less sharp than in fp64.
                 assert inside(change, *largest(weight, ratio)) < 2e-4, name
             else:
-                assert torch.equal(after[name], weight)
+                assert torch.equal(new[name], weight)
+    moments = [trainer.optimizer.state[p]["exp_avg"].double() for p in trainer.model.parameters() if p.requires_grad]
+    for name, moment in zip(trained, moments, strict=True):  # they know of nothing else
+        kept, right = begins.protected[-1][name], begins.protected[-1][name].right.double()
+        assert inside(moment, kept.left.double(), right / right.norm(dim=1, keepdim=True)) < 5e-6, name
 
 
 def test_the_gradient_alone_would_not_do(make_model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamW scales each number by itself, and decay shrinks what is protected: the step must be projected, too."""
-    monkeypatch.setattr(OSFT, "after_update", lambda self, trainer, **kwargs: None)
+    monkeypatch.setattr(OSFT, "confine_weights", lambda self, trainer: None)
     config = small_config({"osft": {}}, stream=STREAM[:1], evaluation=UNMEASURED)
     trainer = make_trainer(config, make_model(2), tokenizer, World())
     trainer.plugins.append(begins := Begins())
@@ -109,9 +129,3 @@ def test_a_ratio_that_is_none(make_model: Any, tokenizer: Any) -> None:
     for ratio in (0.0, 1.0):
         with pytest.raises(UserError, match="osft needs a `ratio`"):
             make_trainer(small_config({"osft": {"ratio": ratio}}), make_model(), tokenizer, World())
-
-
-def test_freeze_beside_it(make_model: Any, tokenizer: Any) -> None:
-    trainer = make_trainer(small_config({"osft": {}, "freeze": {"layers": 1}}), make_model(), tokenizer, World())
-    with pytest.raises(UserError, match="freeze: OSFT says itself which weights are trained"):
-        trainer.train(trainer.stream)

@@ -204,14 +204,14 @@ def test_a_merge_goes_back_to_the_weights_that_trained(tokenizer, make_model):
     model = make_model(0)
     trainer = type("Trainer", (), {"model": model})()
     merge = Merge(method="magmax", scale=0.0)
-    merge.before_training_exp(trainer)
+    merge.before_train_dataset_adaptation(trainer)
     first = clone_shards(model)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(1.0)
     merge.after_training_exp(trainer)
     close(first, full_state(model))
-    merge.before_training_exp(trainer)
+    merge.before_train_dataset_adaptation(trainer)
     close({name: weight + 1.0 for name, weight in first.items()}, full_state(model))
 
 

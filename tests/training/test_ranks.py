@@ -26,7 +26,8 @@ STRATEGIES = {
     "interleave": {"interleave": {"every": 3, "from": GENERAL, "priority": 2.0}},
     "self_synthesis": {"self_synthesis": {"ratio": 0.25, "rows": 6}},
     "joint": {"joint": {"from": GENERAL, "general_epochs": 0.5}},
-    "soup+ema+average": {"soup": {}, "ema": {"decay": 0.5}, "average": {"towards": "base"}},
+    "soup+average": {"soup": {}, "average": {"towards": "base"}},
+    "ema": {"ema": {"decay": 0.5}},
     "merge": {"merge": {"method": "ties", "density": 0.5}},
     "freeze": {"freeze": {"layers": 1}},
     "rewarm+curriculum": {

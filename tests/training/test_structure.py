@@ -120,5 +120,5 @@ def test_a_run_its_points_and_streams_that_follow(tiny: Path, capfd: pytest.Capt
     done = in_process(capfd, "run", "tiny.yaml", "-o", "next", "from=run@pretraining")
     done.is_mistake("run changed the model's structure (LoRA)", "clmed export run --point pretraining", "model.path")
     done = in_process(capfd, "run", "tiny.yaml", "-o", "both", "strategy.block_expansion.every=2")
-    done.is_mistake("LoRA and BlockExpansion would each put weights", "choose one")
+    done.is_mistake("both decide which weights are trained", "choose one")
     assert not Path("next").exists() and not Path("both").exists()
