@@ -37,6 +37,13 @@ RESERVE = 0.08  # of a GPU's memory, for CUDA's context, NCCL's buffers and frag
 HOURS_PER_FAILURE = 54 * 24 * 16384 / 419  # GPU-hours; Llama 3 (arXiv 2407.21783, 3.3.4): 419 in 54 days on 16,384 GPUs
 
 
+class SourceTokens(dict[str, float]):
+    """Tokens of one pass by source; UserError for a source whose size is not known."""
+
+    def __missing__(self, name: str) -> float:
+        raise UserError(f"How many tokens {name} has is not known here: say so with --tokens {name}=250M.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """One experience: tokens of its own data, and whether that is a guess from the sizes of files."""
@@ -70,9 +77,9 @@ class Estimate:
     # ------------------------------------------------------------------ tokens and FLOPs
 
     @cached_property
-    def source_tokens(self) -> dict[str, float]:
+    def source_tokens(self) -> SourceTokens:
         """Tokens of one pass over each source whose size is known: given, or guessed from its file."""
-        found: dict[str, float] = {}
+        found = SourceTokens()
         for name, source in self.config.data.items():
             local = resolve(self.config, source.path)
             if name in self.given:

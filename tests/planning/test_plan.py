@@ -177,6 +177,7 @@ def test_a_precision_that_the_gpu_lacks_is_told(capfd):
         (("--tokens", "exam"), "--tokens exam: write SOURCE=N"),
         ((*EXAM, "--tokens", "exma=3M"), "no source 'exma' in data; did you mean 'exam'?"),
         (("model.path=nobody/nothing", *EXAM), "The shape of nobody/nothing is not known"),
+        (("strategy={joint: {from: [chinese]}}", *EXAM), "tokens chinese has is not known here: say so with --tokens"),
         (("strategy={ewc: {}}", *EXAM), "strategy 'ewc' needs the parameter 'fisher_from'"),
     ],
 )
