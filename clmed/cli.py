@@ -37,17 +37,17 @@ def commands() -> None:
 
     \b
     A first session (MiniWorld, minutes on a laptop):
-      clmed strategies                           what there is against forgetting
-      clmed validate experiments/replay.yaml     find mistakes before any work starts
-      clmed data inspect experiments/replay.yaml what its data hold
-      clmed plan experiments/replay.yaml         what it needs, and whether that fits
-      clmed run experiments/naive.yaml           train and measure; writes runs/naive/
+      clmed strategies                             what there is against forgetting
+      clmed validate experiments/replay.yaml       find mistakes before any work starts
+      clmed data inspect experiments/replay.yaml   what its data hold
+      clmed plan experiments/replay.yaml           what it needs, and whether that fits
+      clmed run experiments/naive.yaml             train and measure; writes runs/naive/
       clmed run experiments/replay.yaml
-      clmed watch runs/replay                    follow it, from another terminal
-      clmed compare runs/naive runs/replay       the two in a table, with intervals
-      clmed diagnose runs/naive                  what went wrong, and a change to try
-      clmed plot runs/naive runs/replay          the two in a figure
-      clmed report runs/naive runs/replay        all about them in one web page
+      clmed watch runs/replay                      follow it, from another terminal
+      clmed compare runs/naive runs/replay         the two in a table, with intervals
+      clmed diagnose runs/naive                    what went wrong, and a change to try
+      clmed plot runs/naive runs/replay            the two in a figure
+      clmed report runs/naive runs/replay          all about them in one web page
 
     \b
     On several processes (FSDP):

@@ -52,7 +52,7 @@ def compare(
     RUN is the folder of a run, or a folder that holds runs. All are measured by the first naive run or, without one, by
     the first. ▲ and ▼ mark what differs from it, tested on the same questions and corrected for the number of
     comparisons; "retained" is said only where a loss above the margin is excluded. Of a run it speaks of that run
-    only, of a strategy where there are seeds enough (3; 5 for built-in models). docs/comparing.md has the definitions.
+    only, of a strategy where there are seeds enough (3; 5 for built-in models). docs/forgetting.md has the definitions.
 
     \b
     Examples:

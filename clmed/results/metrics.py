@@ -3,7 +3,7 @@
 R[i][j] is the score on benchmark j at measurement point i; R[0] is the base model, T the last complete point. The
 benchmarks exist from the start, unlike the tasks of a vision stream, so every difference is taken against R[0].
 Every function works on whole benchmarks; `apart(rows, "category")` makes rows in which each category, or each subject,
-is a benchmark of its own, and goes into any of them. docs/comparing.md has the formulas beside each other.
+is a benchmark of its own, and goes into any of them. docs/forgetting.md has the formulas beside each other.
 
 Accuracies are shares in [0, 1]. A perplexity benchmark is scored in nats per token, where lower is better; such
 scores are never averaged with accuracies. Tasks of lm-evaluation-harness have metrics of their own names, to which a

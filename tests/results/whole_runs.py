@@ -143,7 +143,7 @@ def _training(noise: random.Random, replay: bool) -> Iterator[dict[str, Any]]:
         for step in range(1, 41):
             tokens += parts * size // 40
             loss = 1.6 + 0.9 * math.exp(-step / 12) + noise.gauss(0, 0.02)
-            row = {"experience": experience, "step": step, "tokens": tokens, "all_tokens": tokens}
+            row = {"experience": experience, "step": step, "tokens": tokens, "all_tokens": tokens, "bytes": 4 * tokens}
             row |= {"flops": 7.8e10 * tokens, "loss": loss, "grad_norm": 1.0, "lr": 2e-5 * (1 - step / 50)}
             row |= {f"loss/{source}": loss for source in shares} | {"tokens_per_second": 9e3}
             row |= {f"supervised/{source}": round(1e6 * share) for source, share in shares.items()}
