@@ -81,9 +81,10 @@ def check(words: list[str]) -> None:
         return
     file = values["file"] if values["file"].exists() else Path(OWN)
     overrides = [override for override in values["overrides"] if not override.startswith("data_root=")]
-    if command.name == "sweep":
-        assert Grid.of(file, overrides).points()
-    elif command.name == "tune":
+    if command.name == "sweep":  # its last run
+        grid = Grid.of(file, overrides)
+        overrides = [*grid.fixed, *(f"{key}={values[-1]}" for key, values in grid.axes.items())]
+    if command.name == "tune":
         assert load_tuning(file, overrides)
     elif miniworld.is_miniworld((found := config.load(file, overrides)).data_root):
         validation.check(found)
