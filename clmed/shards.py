@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
+from clmed.data.progress import followed
 from clmed.errors import UserError
 
 
@@ -126,7 +127,7 @@ def mean_squared_gradients(
     set_gradient: sets the model's gradients to those of one batch. They are gone afterwards.
     """
     mean = {name: torch.zeros_like(shard) for name, shard in shards(model)}
-    for batch in batches:
+    for batch in followed(batches, "finding which weights matter (Fisher information)"):
         set_gradient(batch)
         for name, gradient in gradients(model):
             mean[name].addcmul_(gradient, gradient, value=1 / len(batches))

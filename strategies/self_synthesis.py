@@ -79,7 +79,7 @@ class SelfSynthesis(Strategy):
             )
             found = written(trainer.model, corpus.tokenizer, recipe, most=corpus.length)
             self.texts = found.texts
-            trainer.flops += trainer.flops_per_token / 3 * found.positions  # forward alone
+            trainer.flops += trainer.forward_flops_per_token * found.positions
         return {SOURCE: packed(self.texts, corpus.tokenizer, corpus.length, self.rows)}
 
     def cost(self, size: Any) -> Mapping[str, float]:

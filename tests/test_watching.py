@@ -19,8 +19,10 @@ from clmed import validation
 from clmed.planning import shapes
 from clmed.results.rundir import RunDirectory
 from clmed.training import watch
-from clmed.training.flops import flops_per_token
+from clmed.training.flops import flops
+from clmed.training.sharding import World
 from tests.command import in_process, write_tiny
+from tests.small import make_trainer, small_config
 
 SHORT = ["stream.0.measure_at=[]", "evaluation.gain=[]"]
 
@@ -51,7 +53,7 @@ def test_flops_are_those_of_the_plan(tied: bool) -> None:
         num_key_value_heads=2, tie_word_embeddings=tied,
     )  # fmt: skip
     planned = shapes.of_config("pico", config.to_dict()).flops_per_token(64)
-    assert flops_per_token(LlamaForCausalLM(config), 64) == planned
+    assert flops(LlamaForCausalLM(config), 64) == (planned / 3, planned)
 
 
 def test_utilisation_is_flops_by_time_by_peak() -> None:
@@ -91,6 +93,30 @@ def test_a_run_that_goes_on_counts_from_where_it_stands(monkeypatch: pytest.Monk
     bar.after_training_iteration(trainer)
     assert bar.progress is not None and bar.progress.tasks[0].completed == 9
     assert "pretraining: 900/1.0k tokens " in out.getvalue() and " 1 min" in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_strategies_that_compute_for_long_have_a_bar(
+    terminal: bool, make_model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path))  # what was computed before needs none
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    strategy = {
+        "ewc": {"fisher_from": ["english"], "rows": 3, "past": False},
+        "der": {"from": ["english"], "memory": 2, "top": 2},
+        "distill": {"teacher": "stored", "rows": 2, "top": 2},
+    }
+    config = small_config(strategy, evaluation={"gain": [], "retention": []})
+    trainer = make_trainer(config, make_model(), tokenizer, World())
+    (experience, _) = trainer.stream
+    trainer.experience = experience
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters())
+    for plugin in trainer.plugins[:3]:
+        plugin.before_training_exp(trainer)
+    told = capfd.readouterr().err
+    assert told.count("Fisher information") >= terminal and told.count("(logits)") >= 2 * terminal
+    assert terminal or not told
 
 
 def test_a_notebook_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class KLToBase(BaseSGDPlugin, supports_distributed=True):  # type: ignore[call-a
                 if rank == 0 or dealt[rank] is not dealt[0]:  # not a repeat
                     total += found
         length = len(self.rows[0]["input_ids"])
-        trainer.flops += trainer.flops_per_token / 3 * length * len(rounds) * ranks  # forward alone
+        trainer.flops += trainer.forward_flops_per_token * length * len(rounds) * ranks
         return sum_over_ranks(total, computing_device(trainer.model))
 
     def _keep(self, index: int, logs: Tensor) -> np.ndarray:

@@ -155,15 +155,18 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Of the model: forward and backward of every trained token and of the strategies' rows on every rank, and the
-        forward, a third of that, of what they read."""
-        rows = self.cost.rows * self.ranks * self.config.training.sequence_length
-        return (self.tokens + rows + self.cost.read / 3) * self.flops_per_token
+        forward of what they read."""
+        length = self.config.training.sequence_length
+        forward = self.shape.flops_per_token(length, added=self.cost.added) / 3
+        rows = self.cost.rows * self.ranks * length
+        return (self.tokens + rows) * self.flops_per_token + self.cost.read * forward
 
     @property
     def flops_per_token(self) -> float:
-        """A weight that is not trained costs 4 and not 6: it needs no gradient of its own."""
-        share, shape = self.trained / self.parameters, self.shape
-        return shape.flops_per_token(self.config.training.sequence_length, added=self.cost.added, trained=share)
+        """A weight that is not trained costs 4 and not 6, as it needs no gradient of its own, or 2 at the bottom."""
+        share, length = self.trained / self.parameters, self.config.training.sequence_length
+        below = self.cost.frozen_layers if self.cost.frozen_embeddings else 0
+        return self.shape.flops_per_token(length, added=self.cost.added, trained=share, below=below)
 
     # ------------------------------------------------------------------ memory of one GPU
 

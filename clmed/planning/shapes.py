@@ -64,17 +64,20 @@ class ModelShape:
         """The most weights that one of `ranks` holds: FSDP2 cuts the first dimension of each tensor, rounding up."""
         return self.layers * numbers(self.block, ranks) + numbers(self.root, ranks)
 
-    def flops_per_token(self, length: int, *, added: float = 0.0, trained: float = 1.0) -> float:
+    def flops_per_token(self, length: int, *, added: float = 0.0, trained: float = 1.0, below: float = 0.0) -> float:
         """FLOPs of forward and backward per token in rows of `length`: 6 x the weights in matrix products (the input
         embedding is none) + 12 x layers x heads x head width x length for attention.
 
-        added: weights that a strategy adds; trained: the share of all that is trained: the others count 4 x.
+        added: weights that a strategy adds; trained: the share of all that is trained: the others count 4 x; below: the
+        blocks at the bottom through which no gradient flows, as neither they nor the embeddings are trained: 2 and 4 x.
 
         The second term counts whole rows, masked or not. Source: Chowdhery et al., 2022 (PaLM), arXiv 2204.02311, B.
         """
-        matrices = self.layers * sum(rows * columns for rows, columns in self.block if columns > 1)
-        matrices += self.vocabulary * self.hidden
-        return (4.0 + 2.0 * trained) * (matrices + added) + 12.0 * self.layers * self.heads * self.head_width * length
+        block = sum(rows * columns for rows, columns in self.block if columns > 1)
+        matrices = self.layers * block + self.vocabulary * self.hidden
+        attention = 4.0 * self.heads * self.head_width * length
+        left_out = below * (2.0 * block + 2.0 * attention)
+        return (4.0 + 2.0 * trained) * (matrices + added) + 3.0 * self.layers * attention - left_out
 
 
 def of(model: ModelConfig) -> ModelShape:

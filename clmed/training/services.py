@@ -38,6 +38,7 @@ class Services(BaseSGDTemplate):
     reduce_each: bool
     flops: float
     flops_per_token: float
+    forward_flops_per_token: float
     loss: Any
 
     # ------------------------------------------------------------------ the step's loss
@@ -57,7 +58,7 @@ class Services(BaseSGDTemplate):
         assert self.mbatch is not None
         with with_weights(self.model, weights), measuring(self.model):
             logits: Tensor = self.forward()
-        self._count(self.mbatch["input_ids"].numel() * self.world.ranks / 3)
+        self._count_forward(self.mbatch["input_ids"].numel() * self.world.ranks)
         return logits
 
     # ------------------------------------------------------------------ gradients
@@ -85,7 +86,7 @@ class Services(BaseSGDTemplate):
                 output = self.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
                 if rank == 0 or dealt[rank] is not dealt[0]:  # not a repeat
                     nats[dealt[rank]] = row_losses(output.logits, batch["labels"], batch["weights"]).cpu().numpy()
-        self._count(self.corpus.length * len(rows) / 3)  # forward alone
+        self._count_forward(self.corpus.length * len(rows))
         return sum_over_ranks(nats, self.device) / np.where(rows.mass > 0, rows.mass, 1)
 
     def row_gradient(self, batch: Batch, labels_seed: int | None = None) -> None:
@@ -168,7 +169,7 @@ class Services(BaseSGDTemplate):
         def make() -> dict[str, Tensor]:
             found: list[tuple[Tensor, Tensor]] = []
             with measuring(self.model):
-                for dealt in deal(batches, self.world.ranks):
+                for dealt in followed(deal(batches, self.world.ranks), "keeping what the model says (logits)"):
                     batch = {key: value.to(self.device) for key, value in dealt[self.world.rank].items()}
                     inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
                     logits = self.model(**inputs, use_cache=False).logits
@@ -181,7 +182,7 @@ class Services(BaseSGDTemplate):
 
         folder, files = keep(self.world, KIND, [*self._made_by(), _rows_fingerprint(batches), settings], make)
         self.flops = before
-        self._count(sum(batch["input_ids"].numel() for batch in batches) / 3)
+        self._count_forward(sum(batch["input_ids"].numel() for batch in batches))
         return {"key": folder.name, "files": files, "places": list(places)}
 
     def _made_by(self) -> list[Any]:
@@ -210,6 +211,10 @@ class Services(BaseSGDTemplate):
     def _count(self, tokens: float) -> None:
         """Tokens run forward and backward, by all ranks together."""
         self.flops += self.flops_per_token * tokens
+
+    def _count_forward(self, tokens: float) -> None:
+        """Tokens run forward alone."""
+        self.flops += self.forward_flops_per_token * tokens
 
 
 def _rows_fingerprint(batches: Sequence[Batch]) -> str:

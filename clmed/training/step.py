@@ -24,7 +24,7 @@ from clmed.data.corpus import Corpus
 from clmed.data.packing import IGNORED
 from clmed.strategy import Strategy
 from clmed.stream import Experience
-from clmed.training.flops import flops_per_token
+from clmed.training.flops import flops
 from clmed.training.loss import row_losses
 from clmed.training.precision import DivergedError, LossScaler
 from clmed.training.schedule import learning_rate
@@ -56,7 +56,7 @@ class StepTrainer(Services):
         super().__init__(model=model, optimizer=None, device=world.device, plugins=[*plugins], evaluator=evaluator)
         self.world, self.corpus, self.scaler, self.reduce_each = world, corpus, scaler, reduce_each
         self.flops = 0.0
-        self.flops_per_token = flops_per_token(model, corpus.length)
+        self.forward_flops_per_token, self.flops_per_token = flops(model, corpus.length)
         self.log: dict[str, float] = {}
         self.stop_asked = self.stop_agreed = False  # of this rank, and of all
 

@@ -23,7 +23,7 @@ from clmed.strategy import Strategy
 from clmed.stream import BenchmarkExperience, Experience
 from clmed.training import resume
 from clmed.training.checkpoint import Checkpoints, Found
-from clmed.training.flops import flops_per_token
+from clmed.training.flops import flops
 from clmed.training.optimizer import carry_on, make_optimizer
 from clmed.training.precision import LossScaler
 from clmed.training.sharding import World, first_rank_says
@@ -137,11 +137,10 @@ class ContinualTrainer(StepTrainer):
 
     def change_structure(self, experiences: Sequence[Experience], *, initialise: bool) -> None:
         """Let the strategies change the model's structure for further experiences; initialise: and fill what is new."""
-        if self.structure is None:
-            return
-        self.model = self.structure.changed(self.model, [experience.phase for experience in experiences])
-        self.flops_per_token = flops_per_token(self.model, self.corpus.length)
-        if initialise:
+        if self.structure is not None:
+            self.model = self.structure.changed(self.model, [experience.phase for experience in experiences])
+        self.forward_flops_per_token, self.flops_per_token = flops(self.model, self.corpus.length)
+        if initialise and self.structure is not None:
             for experience in experiences:
                 self.structure.initialise(self.model, experience.phase)
 

@@ -65,8 +65,12 @@ class ProgressBar(BaseSGDPlugin, supports_distributed=True):  # type: ignore[cal
             else:
                 self.console.print(said, soft_wrap=True, highlight=False)
 
+    def after_training_epoch(self, trainer: Any, **kwargs: Any) -> None:
+        """Leave the finished bar where it is, before strategies begin bars of their own at the experience's end."""
+        self.close()
+
     def after_training_exp(self, trainer: Any, **kwargs: Any) -> None:
-        """Leave the finished bar where it is."""
+        """The same where no step was made."""
         self.close()
 
     def close(self) -> None:
