@@ -8,7 +8,7 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 INSTALLED = $(VENV)/.clmed-$(shell sha256sum setup.cfg | cut -c1-12)
 LINKED = $(VENV)/.clmed-checkout
 
-.PHONY: help setup demo test test-full lint format wheel docs miniworld-table strategy-costs speed-tables clean
+.PHONY: help setup demo test test-full lint format wheel docs links miniworld-table strategy-costs speed-tables clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -45,6 +45,10 @@ format: setup  ## let ruff put everything in form
 docs: setup  ## docs/_build/html/index.html, with the references made from the code
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+links: setup  ## whether the links to other sites still lead somewhere (needs a network)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck
 
 wheel: setup  ## build dist/*.whl
 	rm -rf dist build
