@@ -61,10 +61,13 @@ def compare(
       clmed compare runs --by strategy --format markdown -o comparison.md
       clmed compare runs/naive runs/frozen --allow-mismatch --margin 2
     """
+    import gc
+
     from clmed.results.comparison import compare as put_side_by_side
     from clmed.results.comparison import formats
     from clmed.results.files import write_whole
 
+    gc.disable()  # of what is read of thousands of runs nothing is garbage, and looking for it takes its time
     found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch, follow=_bar)
     if output is not None:
         write_whole(output, formats.FORMATS[form](found).encode())
@@ -127,7 +130,7 @@ def diagnose(runs: tuple[Path, ...]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from clmed.results.diagnosis import blind_spots, shown
+    from clmed.results.diagnosis import Record, blind_spots, shown
     from clmed.results.diagnosis import diagnose as findings_of
     from clmed.results.runs import open_runs
 
@@ -136,7 +139,8 @@ def diagnose(runs: tuple[Path, ...]) -> None:
         if len(found) > 1:
             console.print(Text(f"\n{run.path}", style="bold underline"), soft_wrap=True)
         try:
-            parts = list(shown.renderables(run.path, findings_of(run), blind_spots(run)))
+            record = Record(run=run)
+            parts = list(shown.renderables(run.path, findings_of(record), blind_spots(record)))
         except UserError as error:
             if len(found) == 1:
                 raise

@@ -53,19 +53,30 @@ RUN_FILES = (
 )  # fmt: skip
 
 
+class _Inside:
+    """The path of something inside a run, made when it is asked for: thousands of runs are opened for a comparison."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunDirectory", kind: type) -> Path:
+        return run.path / self.name
+
+
 class RunDirectory:
     """The files of one run. The constructor touches nothing: see `create` (to write) and `open` (to read)."""
 
+    checkpoints = _Inside(CHECKPOINTS)
+    model = _Inside(MODEL)
+    exports = _Inside(EXPORTS)
+    figures = _Inside(FIGURES)
+    report = _Inside(REPORT)
+    tensorboard = _Inside(TENSORBOARD)
+    wandb = _Inside(WANDB)
+    log = _Inside(LOG)
+
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / CHECKPOINTS
-        self.model = self.path / MODEL
-        self.exports = self.path / EXPORTS
-        self.figures = self.path / FIGURES
-        self.report = self.path / REPORT
-        self.tensorboard = self.path / TENSORBOARD
-        self.wandb = self.path / WANDB
-        self.log = self.path / LOG
 
     @classmethod
     def create(

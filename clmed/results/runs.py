@@ -41,7 +41,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     buffer: bytearray = field(default_factory=bytearray, repr=False)
 
-    @property
+    @cached_property
     def directory(self) -> RunDirectory:
         return RunDirectory(self.path)
 

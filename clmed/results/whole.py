@@ -44,8 +44,8 @@ def _is_sound(content: bytearray, end: int) -> bool:
     """Whether every line begins and ends as it should: then those that are not needed are not read."""
     letters = np.frombuffer(content, dtype=np.uint8, count=end)
     ends = np.flatnonzero(letters == ord("\n"))
-    begin = letters[np.concatenate([[0], ends[:-1] + 1])] if end else letters
-    return bool((begin == ord("{")).all() and (letters[ends - 1] == ord("}")).all())
+    begin, finish = letters[ends[:-1] + 1], letters[ends - 1]
+    return bool((letters[:1] == ord("{")).all() and (begin == ord("{")).all() and (finish == ord("}")).all())
 
 
 def _lines(content: bytearray, end: int) -> Iterator[tuple[str, bytearray]]:

@@ -1,6 +1,7 @@
 """Gain and retention of rows: means over the benchmarks that all of them share."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from clmed.results import groups as grouping
 from clmed.results.comparison.basis import Benchmark, basis
@@ -27,7 +28,8 @@ def means(parts: Mapping[str, Part], averaged: Sequence[Benchmark]) -> dict[str,
     return found
 
 
-def ends(groups: Sequence[Group]) -> tuple[dict[str, list[Point]], frozenset[str]]:
+@lru_cache(maxsize=1)  # a figure asks whether there is something to draw, then for it
+def ends(groups: tuple[Group, ...]) -> tuple[dict[str, list[Point]], frozenset[str]]:
     """Label -> (gain, retention) of each of its seeds, in shares, and the benchmarks that these are means over.
 
     The very means that a comparison of these runs shows, so whoever was asked other questions is not among them.

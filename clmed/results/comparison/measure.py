@@ -114,9 +114,10 @@ def _by_draws(
 
 def _by_formula(runs: Sequence[Run], pairs: Sequence[tuple[Run, Run]], benchmark: Benchmark) -> Part:
     """From the scores: as if the questions at two points were different ones, which is never too narrow."""
-    scores = [{point: row["score"] for point, row in run.scores[benchmark.name].items()} for run in runs]
-    now = [each[run.last] for each, run in zip(scores, runs, strict=True)]
-    best = [each[_best(run, benchmark)] for each, run in zip(scores, runs, strict=True)]
+    rows = [run.scores[benchmark.name] for run in runs]
+    start = [each[0]["score"] for each in rows]
+    now = [each[run.last]["score"] for each, run in zip(rows, runs, strict=True)]
+    best = [each[_best(run, benchmark)]["score"] for each, run in zip(rows, runs, strict=True)]
     sign = 1 if benchmark.lower else -1
 
     def uncertain(seeds: list[float], *measured: float) -> Uncertain:
@@ -128,7 +129,7 @@ def _by_formula(runs: Sequence[Run], pairs: Sequence[tuple[Run, Run]], benchmark
     apart = [_change(one, benchmark) - _change(two, benchmark) for one, two in pairs]
     others = [two.scores[benchmark.name][two.last]["score"] for _, two in pairs]
     return Part(
-        change=uncertain([n - each[0] for n, each in zip(now, scores, strict=True)], _mean(now), scores[0][0]),
+        change=uncertain([n - each for n, each in zip(now, start, strict=True)], _mean(now), start[0]),
         forgetting=uncertain([sign * (n - b) for n, b in zip(now, best, strict=True)], _mean(now), _mean(best)),
         difference=uncertain(apart, _mean(now), _mean(others)) if apart else None,
         questions=benchmark.questions,

@@ -17,14 +17,14 @@ from clmed.results.diagnosis.finding import Finding as Finding
 from clmed.results.diagnosis.forgetting import forgetting
 from clmed.results.diagnosis.language import unknown_language
 from clmed.results.diagnosis.mismatch import mismatch
-from clmed.results.diagnosis.record import Record
+from clmed.results.diagnosis.record import Record as Record
 from clmed.results.metrics import NATS, is_accuracy, primary_metrics
-from clmed.results.runs import Run, open_runs
+from clmed.results.runs import open_runs
 
 SIGNATURES = (unknown_language, mismatch, inadequate_corpus, forgetting)
 
 
-def diagnose(run: Path | Run) -> list[Finding]:
+def diagnose(run: Path | Record) -> list[Finding]:
     """Everything that the signatures find in a run, as far as it has been measured.
 
     Raises UserError if there is no run, or a file of it is damaged.
@@ -34,7 +34,7 @@ def diagnose(run: Path | Run) -> list[Finding]:
     return [finding for signature in SIGNATURES if (finding := signature(record)) is not None]
 
 
-def blind_spots(run: Path | Run) -> list[str]:
+def blind_spots(run: Path | Record) -> list[str]:
     """Which signatures cannot be seen in what the run recorded, and what would show them."""
     record = _record(run)
     familiar = record.familiarity
@@ -52,8 +52,8 @@ def blind_spots(run: Path | Run) -> list[str]:
     return found
 
 
-def _record(run: Path | Run) -> Record:
-    return Record(run=run if isinstance(run, Run) else open_runs([run])[0])
+def _record(run: Path | Record) -> Record:
+    return run if isinstance(run, Record) else Record(run=open_runs([run])[0])
 
 
 def _why_none(record: Record, role: str) -> str:

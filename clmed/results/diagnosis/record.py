@@ -84,7 +84,10 @@ class Record:
         file = self.run.path / CONFIG
         if not self.run.config:
             raise UserError(f"{file} is not there: the run has not begun, or was killed before it had.")
-        return load(file)
+        try:
+            return ExperimentConfig.model_validate(self.run.config)
+        except ValueError:
+            return load(file)  # which says what is wrong, and in which line
 
     @property
     def rows(self) -> list[Row]:

@@ -64,7 +64,7 @@ def missing(grouped: Sequence[Group]) -> str:
 
 def spots(grouped: Sequence[Group]) -> list[Spot]:
     """Every group that has been trained and has a gain and a retention: the means that `clmed compare` shows."""
-    found, _ = averages.ends(grouped)
+    found, _ = averages.ends(tuple(grouped))
     result = []
     for group in grouped:
         seeds = tuple(_percent(point) for point in found.get(group.label, []) if known(point))
@@ -76,7 +76,7 @@ def spots(grouped: Sequence[Group]) -> list[Spot]:
 
 def with_base(grouped: Sequence[Group]) -> list[Point]:
     """Averages with the base that trivial runs measured beside their own end: means over the seeds."""
-    _, names = averages.ends(grouped)
+    _, names = averages.ends(tuple(grouped))
     result: list[Point] = []
     for group in grouped:
         if all(is_trivial(run.config) for run in group.runs):

@@ -37,7 +37,7 @@ def inline(figure: Figure, *, name: str, alternative: str, caption: str, apart: 
     drawing of its own, so that a phone shows them below each other.
     """
     values = {}
-    for number, artist in enumerate(figure.findobj(lambda artist: artist in VALUES)):
+    for number, artist in enumerate(artist for artist in VALUES if artist.figure is figure):
         artist.set_gid(f"values-{number}")
         values[f"values-{number}"] = VALUES[artist]
     panels = tuple(

@@ -12,6 +12,7 @@ from clmed.results.rundir import Row
 from clmed.results.runs import Run
 from clmed.results.table import tokens_text
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with libyaml
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -111,7 +112,7 @@ def environments(named: Mapping[str, Run]) -> Table | None:
 
 def configuration_text(run: Run) -> str:
     """The whole configuration as YAML."""
-    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(run.config, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _side_by_side(

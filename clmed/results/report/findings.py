@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clmed.errors import UserError
-from clmed.results.diagnosis import Finding, blind_spots, diagnose
-from clmed.results.diagnosis.record import Record
+from clmed.results.diagnosis import Finding, Record, blind_spots, diagnose
 from clmed.results.diagnosis.shown import as_file
 from clmed.results.runs import Run
 
@@ -24,16 +23,17 @@ def findings(named: Mapping[str, Run]) -> tuple[list[Found], list[str]]:
     found: list[Found] = []
     blind: list[str] = []
     for label, run in named.items():
+        record = Record(run=run)
         try:
-            _ = Record(run=run).config
+            _ = record.config
         except (UserError, ValueError):  # the file itself was read: what is damaged in it is among the problems
             blind.append(f"{label} was not diagnosed: its configuration is not one that this version of clmed reads.")
             continue
         try:
-            for each in diagnose(run):
+            for each in diagnose(record):
                 found.append(Found(label=label if len(named) > 1 else "", finding=each, file=as_file(run.path, each)))
             if len(named) == 1:
-                blind += [f"Not to be seen in this run: {line}" for line in blind_spots(run)]
+                blind += [f"Not to be seen in this run: {line}" for line in blind_spots(record)]
         except UserError as error:
             blind.append(f"{label} was not diagnosed: {error}")
     return found, blind or ([] if found else ["Nothing was found of the signatures that `clmed diagnose` knows."])

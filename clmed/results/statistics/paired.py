@@ -29,23 +29,22 @@ class McNemar:
 
 def mcnemar(lost: int, won: int) -> McNemar:
     """The test for these two counts; all p-values are 1 if there is no such question."""
-    from scipy.special import (
-        bdtr,
-        chdtrc,
-        gammaln,
-    )  # scipy.stats takes a second to import
-
     discordant = lost + won
     if not discordant:
         return McNemar(lost=0, won=0, exact=1.0, mid_p=1.0, chi2=1.0)
-    tail = float(2 * bdtr(min(lost, won), discordant, 0.5))
-    ways = gammaln(discordant + 1) - gammaln(lost + 1) - gammaln(won + 1)
-    point = math.exp(ways - discordant * math.log(2))
+    tail = 2 * math.fsum(_binomial(few, discordant) for few in range(min(lost, won) + 1))
+    point = _binomial(lost, discordant)
     exact = min(1.0, tail)
     # For equal counts both tails hold the middle: the mid-p is 1 minus half of it.
     mid_p = 1 - point / 2 if lost == won else tail - point
     statistic = (lost - won) ** 2 / discordant
-    return McNemar(lost=lost, won=won, exact=exact, mid_p=mid_p, chi2=float(chdtrc(1, statistic)))
+    return McNemar(lost=lost, won=won, exact=exact, mid_p=mid_p, chi2=math.erfc(math.sqrt(statistic / 2)))
+
+
+def _binomial(heads: int, tosses: int) -> float:
+    """The probability of so many heads. (scipy's takes as long to import as all else here to compute.)"""
+    ways = math.lgamma(tosses + 1) - math.lgamma(heads + 1) - math.lgamma(tosses - heads + 1)
+    return math.exp(ways - tosses * math.log(2))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
 from clmed.results.statistics.bootstrap import Floats, generator, interval, p_above, seed_draws
 from clmed.results.statistics.estimate import LEVEL, Estimate, unknown
+
+NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Uncertain:
         deviations = seed_draws(self.seeds, rng=generator(len(self.seeds), "seeds"), draws=len(self.questions))
         return self.questions + deviations
 
+    @cached_property
     def _error(self) -> tuple[float, float]:
         """By formula: the standard error and its degrees of freedom (Satterthwaite 1946), the questions' infinite."""
         assert isinstance(self.questions, float)
@@ -37,9 +41,13 @@ class Uncertain:
 
     def estimate(self) -> Estimate:
         """With its 95 % interval."""
+        return self._estimate
+
+    @cached_property
+    def _estimate(self) -> Estimate:
         if not isinstance(self.questions, float):
             return interval(self.value, self._draws)
-        error, freedom = self._error()
+        error, freedom = self._error
         if math.isnan(error) or math.isnan(self.value):
             return unknown(self.value)
         half = error * _quantile((1 + LEVEL) / 2, freedom)
@@ -47,14 +55,17 @@ class Uncertain:
 
     def p_two_sided(self, null: float = 0.0) -> float:
         """p-value of "it is `null`"; 1 where nothing is known of the spread."""
-        return min(1.0, 2 * min(self.p_above(null), (-self).p_above(-null)))
+        if not isinstance(self.questions, float):
+            return min(1.0, 2 * min(self.p_above(null), (-self).p_above(-null)))
+        side = self if self.value > null else -self
+        return min(1.0, 2 * side.p_above(null if side is self else -null))
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of "it is not above `bound`"; by formula, too, where it lies beyond all draws."""
         if not isinstance(self.questions, float):
             p = p_above(self._draws, bound)
             return p if p > 1.5 / len(self._draws) else min(p, self._formula.p_above(bound))
-        error, freedom = self._error()
+        error, freedom = self._error
         if math.isnan(error) or math.isnan(self.value):
             return 1.0
         if not error:
@@ -109,12 +120,16 @@ def _variance(seeds: Sequence[float]) -> float:
 
 @lru_cache(maxsize=4096)
 def _quantile(share: float, freedom: float) -> float:
-    import scipy.special as special
+    if math.isinf(freedom):
+        return NORMAL.inv_cdf(share)
+    from scipy.special import stdtrit  # takes as long to import as all else here to compute
 
-    return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
+    return float(stdtrit(freedom, share))
 
 
 def _tail(distance: float, freedom: float) -> float:
-    import scipy.special as special
+    if math.isinf(freedom):
+        return 0.5 * math.erfc(distance / math.sqrt(2))
+    from scipy.special import stdtr
 
-    return float(special.ndtr(-distance) if math.isinf(freedom) else special.stdtr(freedom, -distance))
+    return float(stdtr(freedom, -distance))
