@@ -25,7 +25,7 @@ NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool
 
 
 class Settings(Directive):
-    """A table for a section, and for each that is in it."""
+    """A heading and a table for a section, and for each that is in it."""
 
     required_arguments = 1
     has_content: ClassVar[bool] = False
@@ -35,16 +35,15 @@ class Settings(Directive):
         module, _, name = self.arguments[0].rpartition(".")
         lines = list(told(getattr(import_module(module), name), "", set()))
         found = nodes.container()
-        self.state.nested_parse(StringList(lines, source=self.arguments[0]), 0, found)
+        self.state.nested_parse(StringList(lines, source=self.arguments[0]), 0, found, match_titles=True)
         return found.children
 
 
 def told(section: type[Section], at: str, seen: set[type]) -> Iterator[str]:
     """The Markdown of a section that stands at a key, then of those below it."""
     seen.add(section)
-    if at:
-        yield f"**`{at}`**"
-        yield ""
+    yield f"## `{at}`" if at else "## The whole file"
+    yield ""
     yield from (inspect.getdoc(section) or "").splitlines()
     yield from ("", "| key | value | default |", "|---|---|---|")
     below: list[tuple[type[Section], str]] = []

@@ -1,6 +1,5 @@
 """The commands on the pages and in the help: the program knows them, and what they name is there."""
 
-import csv
 import re
 import shlex
 from collections.abc import Iterator
@@ -162,21 +161,3 @@ def test_what_is_shown_is_what_comes_out(line: str, shown: str, capfd: pytest.Ca
 
     done = in_process(capfd, *shlex.split(line)[1:])
     assert words(done.out) == words(shown)
-
-
-def test_the_tables_of_the_first_run_are_those_of_the_runs() -> None:
-    """Too long to be run here: as `make miniworld-table` has measured the same runs."""
-    page = (ROOT / "docs" / "tutorial" / "first-run.md").read_text(encoding="utf-8")
-    with (ROOT / "docs" / "results" / "miniworld.csv").open(newline="") as file:
-        found = {row["file"]: row for row in csv.DictReader(file) if (row["seed"], row["world"]) == ("0", "miniworld")}
-
-    def change(run: str, *exams: str) -> str:
-        every = [float(found[run][f"end {exam} all"]) - float(found[run][f"base {exam} all"]) for exam in exams]
-        return f"{sum(every) / len(every):+.1f}".replace("-", "−")
-
-    ends = [f"{float(value):.1f}" for key, value in found["replay"].items() if key.startswith("end ")]
-    assert ["610k", *ends] == re.findall(r"^4 exam- (.*)$", page, re.MULTILINE)[0].split()
-    for run in ("naive", "replay"):
-        gain, retention = re.findall(rf"^{run} . +(\S+)(?: ▲)? +(\S+)", page, re.MULTILINE)[0]
-        assert gain == change(run, "synthetic-cmexam")
-        assert retention == change(run, "synthetic-mmlu", "synthetic-cmmlu")
