@@ -36,17 +36,21 @@ class ClmedRun:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
+        from submitit import JobEnvironment
         from submitit.helpers import TorchDistributedEnvironment
 
+        # Of several ranks all but the first have a result when their job is queued again: it is none any more.
+        JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
         several = TorchDistributedEnvironment()
         if several.world_size > 1:
             several.export(set_cuda_visible_devices=False, overwrite=True)
         experiment, run, log = self.files
         log.parent.mkdir(parents=True, exist_ok=True)
-        # A group of its own: Slurm's warning (SIGUSR2) goes to whole groups and would end it.
+        # Slurm's warning goes to whole groups or, by cgroups, to every process: it would end this one, which cannot
+        # know it. So it has a group of its own, and begins with the signal ignored.
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                command(experiment, run), stdout=stream, stderr=subprocess.STDOUT, process_group=0
+                command(experiment, run), stdout=stream, stderr=subprocess.STDOUT, process_group=0, preexec_fn=_ignore
             )
         try:
             while (code := self._process.poll()) is None:  # wait() could not be entered again by `checkpoint`
@@ -66,6 +70,10 @@ class ClmedRun:
             while self._process.poll() is None and time.monotonic() < until:
                 time.sleep(0.2)
         return DelayedSubmission(ClmedRun(*self.files))
+
+
+def _ignore() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 class SlurmJob:
