@@ -10,6 +10,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -50,9 +51,10 @@ def make_world(folder: Path) -> None:
 
 
 def run(folder: Path, name: str, *overrides: str) -> Path:
-    """The experiment, done in this process."""
+    """The experiment, done in this process, without its figures."""
     config = validation.load(folder / "small.yaml", [f"name={name}", *overrides])
-    return experiment.run(config, folder / name).path
+    with patch("clmed.experiment.plot_runs", return_value=[]):
+        return experiment.run(config, folder / name).path
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _config(folder: Path) -> dict[str, Any]:
         "data_root": str(folder),
         "model": {"build": build},
         "data": data,
-        "stream": [{"name": "learning", "data": MEDICAL, "tokens": "70k", "optimizer": {**optimizer, "lr": 3e-3}}],
+        "stream": [{"name": "learning", "data": MEDICAL, "tokens": "50k", "optimizer": {**optimizer, "lr": 3e-3}}],
         "strategy": {"replay": {"ratio": 0.4, "from": GENERAL}},
         "evaluation": {
             "gain": [{"benchmark": "cmmlu", "name": "medical", "path": "cmmlu", "only": ["asked"], "scoring": "text"}],

@@ -109,11 +109,7 @@ def test_the_command_tells_evidence_and_the_change(
 
 def written(path: Path, folder: Path, *, base: Sequence[bool], now: Sequence[bool], role: str) -> Path:
     """A run with one exam, whose answers at the base and at the end are given, and whose loss fell from 3 to 1."""
-    section = "gain" if role == "gain" else "retention"
-    other = "retention" if role == "gain" else "gain"
-    exam = "[{benchmark: mmlu, path: mmlu, scoring: text}]"
-    config = validation.load(folder / "small.yaml", [f"evaluation.{section}={exam}", f"evaluation.{other}=[]"])
-    run = RunDirectory.create(path, dump(config), {})
+    run = RunDirectory.create(path, with_one_exam(folder, role), {})
     known = {"tokens": 100, "bytes": 300, "scripts": {"CJK": 1.0}, "context_free": 4.0}
     sample = {"nats": [30.0, 31.0, 29.0, 30.0], "supervised": [10] * 4}
     run.set_sources({"asked_texts": {**known, **sample}, "english_texts": {**known, **sample}})
@@ -131,6 +127,14 @@ def written(path: Path, folder: Path, *, base: Sequence[bool], now: Sequence[boo
         }
         run.write_answers(point, "mmlu", columns)
     return path
+
+
+@cache
+def with_one_exam(folder: Path, role: str) -> str:
+    """The configuration."""
+    other = "retention" if role == "gain" else "gain"
+    exam = "[{benchmark: mmlu, path: mmlu, scoring: text}]"
+    return dump(validation.load(folder / "small.yaml", [f"evaluation.{role}={exam}", f"evaluation.{other}=[]"]))
 
 
 def record(path: Path) -> Record:
