@@ -14,12 +14,13 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (e
 
 from benchmarks import harness
 from clmed.config import BenchmarkConfig
-from clmed.evaluation.benchmarks import Benchmark, load_benchmark
+from clmed.evaluation.benchmarks import Benchmark, Question, load_benchmark
 from clmed.evaluation.benchmarks.cmmlu import NAMES
 from clmed.evaluation.prompts import Prompt, normalised_rows, prompt
 from clmed.evaluation.scoring import Request, score
 
 SHOTS = 5
+OF_FP32 = np.finfo(np.float32).eps  # the harness sums in fp32, which cannot tell -1149.2338 from -1149.2339
 EXAMS = [(exam, scoring) for exam in ("mmlu", "cmmlu") for scoring in ("letter", "text")]
 
 
@@ -71,7 +72,11 @@ def compare(benchmark: Benchmark, model, tokenizer, folder: Path) -> None:
         if a_token_crosses_the_border(tokenizer, asked):
             crossed += 1
             continue
-        np.testing.assert_allclose(value, list(found.values()), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(value, list(found.values()), rtol=OF_FP32, atol=1e-4)
+        if benchmark.scoring == "text" and the_first_of_equal_texts(question) != question.answer:
+            # The harness takes the first of them and never counts the right one; clmed counts the text.
+            assert not sample["acc"]
+            continue
         best = asked.answers[int(np.argmax(value))]
         assert (best == question.answer) == bool(sample["acc"])
         if benchmark.scoring == "text":
@@ -81,6 +86,11 @@ def compare(benchmark: Benchmark, model, tokenizer, folder: Path) -> None:
             assert best == "ABCD"[int(np.argmax(list(found.values())))]
     assert all(next(rest, None) is None for rest in theirs.values())
     assert crossed <= 0.02 * len(prompts)
+
+
+def the_first_of_equal_texts(question: Question) -> str:
+    """The first letter whose option reads as the right one does (question 183 of macroeconomics: A reads as D)."""
+    return next(letter for letter, text in question.options.items() if text == question.options[question.answer])
 
 
 def a_token_crosses_the_border(tokenizer, asked: Prompt) -> bool:
