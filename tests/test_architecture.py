@@ -41,6 +41,7 @@ UPWARD = {
 }
 LIGHT = (
     "clmed.api", "clmed.cli", "clmed.strategy_commands", "clmed.config", "clmed.validation", "clmed.catalogue",
+    "clmed.combinations", "clmed.declared",
     "clmed.results", "clmed.planning", "clmed.results_commands", "clmed.sweep", "clmed.tuning", "clmed.watching",
 )  # fmt: skip
 HEAVY = {"torch", "avalanche", "transformers", "datasets", "accelerate", "matplotlib", "sklearn", "pandas"}

