@@ -120,8 +120,8 @@ def test_the_examples_of_the_help_are_valid(command: str) -> None:
         (["run", "good.yaml", "strategy.ewk.strength=1"], "command line: no strategy 'ewk'; did you mean 'ewc'?"),
         (["run", "good.yaml", "seed"], "command line: 'seed' is not of the form key=value"),
         (["run"], "Missing argument 'FILE'"),
-        (["plot"], "Missing argument 'RUN...'"),
-        (["report"], "Missing argument 'RUN...'"),
+        (["plot"], "No run is given"),
+        (["report"], "No run is given"),
         (["validate", "seed=1"], "Missing argument 'FILE...'"),
         (["walk"], "No such command 'walk'"),
         (["strategies", "show", "ewk"], "no strategy 'ewk'; did you mean 'ewc'?"),
@@ -178,13 +178,16 @@ def test_threads_do_not_spin_unless_asked_to(
 def test_plot_prints_what_it_draws(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from clmed import results
 
-    def plot_runs(runs: list[Path], out: Path | None, only: list[str], formats: list[str]) -> list[Path]:
+    def plot_runs(runs: list[Path], out: Path | None, only: list[str], formats: list[str], tell: Any) -> list[Path]:
+        tell("runs/a is still going")
         return [out / f"{name}.{format}" for name in only for format in formats] if out else runs
 
     stand_in(monkeypatch, results, "plots", plot_runs=plot_runs)
     assert run_main(monkeypatch, "plot", "runs/a", "-o", "x", "--only", "plane,mixture", "--format", "pdf") == 0
     assert run_main(monkeypatch, "plot", "runs/a") == 0
-    assert capsys.readouterr().out.splitlines() == ["x/plane.pdf", "x/mixture.pdf", "runs/a"]
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["x/plane.pdf", "x/mixture.pdf", "runs/a"]
+    assert said.err.splitlines() == ["runs/a is still going"] * 2
 
 
 def test_stopped_by_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
