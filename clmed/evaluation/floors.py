@@ -4,10 +4,13 @@ A floor is a change against the base: of accuracy in points of 100 (`mmlu: -2.0`
 (`general_perplexity: +5%`). A measurement of some questions, or of some text, has an interval, at 95 %. The same
 questions are answered each time, so it is that of the mean of the differences (right now - right at the base), by the
 normal approximation with two more questions, one that rose and one that fell (Bonett & Price 2012, J. Educ. Behav.
-Stat. 37): three questions that all fell are no proof. Of a perplexity it is that of the ratio sum(nats now - nats at
-the base) / sum(tokens) over the rows of text (Cochran 1977, Sampling Techniques, section 6.4), by Student's t. A floor
-is crossed when the whole interval is beyond it; when only the change itself is, the sample is too small to tell, which
-is said and stops nothing. Other scores of lm-evaluation-harness than accuracies have no interval here.
+Stat. 37): three questions that all fell are no proof. Where the score is the mean over subjects, so is the difference,
+and its variance that of a stratified sample (Cochran 1977, Sampling Techniques, section 5.4); the two questions are
+then added to as many as would tell equally much of a plain mean (Kish's effective size). Of a perplexity the interval
+is that of the ratio sum(nats now - nats at the base) / sum(tokens) over the rows of text (Cochran, section 6.4), by
+Student's t. A floor is crossed when the whole interval is beyond it; when only the change itself is, the sample is too
+small to tell, which is said and stops nothing. Other scores of lm-evaluation-harness than accuracies have no interval
+here.
 """
 
 import math
@@ -22,8 +25,10 @@ from clmed.results import manifest
 from clmed.results.metrics import NATS, WHOLE, is_accuracy, lower_is_better, matrix, primary_metric
 from clmed.results.rundir import RunDirectory
 from clmed.results.start import keep
+from clmed.results.statistics.bootstrap import weighted
 
 Z95 = 1.959964
+SAME = 1e-4  # points of 100
 Verdict = Literal["kept", "unclear", "crossed"]
 Texts = Mapping[str, Sequence[float]]
 """nats and tokens of each row of text."""
@@ -46,13 +51,20 @@ class Change:
         return "kept" if beyond <= 0 else "crossed" if beyond > self.half else "unclear"
 
 
-def paired(before: Sequence[float], now: Sequence[float]) -> tuple[float, float]:
+def paired(before: Sequence[float], now: Sequence[float], subjects: Sequence[str] | None = None) -> tuple[float, float]:
     """The mean difference of the same questions' scores (0 to 1), and how far its 95 % interval reaches towards none,
-    in points of 100."""
+    in points of 100; subjects: of each question, where the mean is that of the subjects' means."""
     difference = 100 * (np.asarray(now, dtype=float) - np.asarray(before, dtype=float))
-    more = np.append(difference, (100.0, -100.0))
-    value, centre = float(difference.mean()), float(more.mean())
-    return value, abs(value - centre) + Z95 * float(more.std()) / math.sqrt(len(more))
+    codes, weights = weighted(None if subjects is None else np.asarray(subjects), len(difference))
+    sizes = np.bincount(codes)
+    means = np.bincount(codes, weights=difference) / sizes
+    value = float(weights @ means)
+    free = sizes if len(sizes) == 1 else np.maximum(sizes - 1, 1)
+    spread = np.bincount(codes, weights=(difference - means[codes]) ** 2) / free
+    variance = float((weights**2 * spread / sizes).sum())
+    n = 1 / float((weights**2 / sizes).sum())
+    more = n**2 * variance + 2 * 100.0**2 + 2 * n * value**2 / (n + 2)
+    return value, (2 * abs(value) + Z95 * math.sqrt(more)) / (n + 2)
 
 
 def paired_texts(before: Texts, now: Texts) -> tuple[float, float]:
@@ -114,8 +126,12 @@ class Floors:
             return Change(value=100 * (whole[point] / whole[0] - 1), half=0.0, what=f"% of {metric}")
         if not is_accuracy(metric):
             return Change(value=whole[point] - whole[0], half=0.0, what=f"points of {metric}")
-        _, half = paired(*(answers.get("score", answers["correct"]) for answers in (base, now)))
-        return Change(value=100 * (whole[point] - whole[0]), half=half, what="points of accuracy")
+        value = 100 * (whole[point] - whole[0])
+        then, later = (answers.get("score", answers["correct"]) for answers in (base, now))
+        plain, half = paired(then, later)
+        if abs(plain - value) > SAME and "subject" in now:  # the score is no mean over questions: over subjects
+            _, half = paired(then, later, now["subject"])
+        return Change(value=value, half=half, what="points of accuracy")
 
     def _last_good(self, point: int) -> str:
         """The last measurement point where every floor was kept, and the newest checkpoint made until then.

@@ -62,6 +62,48 @@ def test_the_interval_by_hand():
     assert value + half == pytest.approx(100 * (centre + 1.959964 * deviation))
 
 
+def test_an_interval_over_subjects_covers():
+    """Four small subjects beside a large one, in which nothing changes: the interval is that of the subjects' mean."""
+    draw = np.random.default_rng(0)
+    subjects = np.repeat([*"abcde"], [15, 20, 25, 30, 310])
+    small = subjects != "e"
+    true, hits, pooled = 100 * 4 / 5 * 0.5 * (0.3 - 0.6), 0, 0
+    for _ in range(1000):
+        before = draw.random(400) < 0.6
+        now = np.where(small & (draw.random(400) < 0.5), draw.random(400) < 0.3, before)
+        value, half = paired(before, now, subjects)
+        hits += abs(value - true) <= half
+        pooled += abs(value - true) <= paired(before, now)[1]
+    assert 0.93 < hits / 1000 < 0.975 and pooled / 1000 < 0.7
+
+
+def test_an_interval_over_subjects_by_hand():
+    """One subject is the plain mean; of several, the variance of a stratified mean and two questions more."""
+    before, now = [True] * 10 + [False] * 30, [False] * 8 + [True] * 2 + [False] * 25 + [True] * 5
+    assert paired(before, now, ["a"] * 40) == paired(before, now)
+    value, half = paired(before, now, ["a"] * 10 + ["b"] * 30)
+    assert value == pytest.approx(100 * (-8 / 10 + 5 / 30) / 2)
+    of_a, of_b = 0.8 * 0.2 / 9, 5 / 30 * 25 / 30 / 29  # each mean's variance
+    n = 4 / (1 / 10 + 1 / 30)
+    added = 2 * (1 + n * (value / 100) ** 2 / (n + 2)) / (n + 2) ** 2
+    sigma = math.sqrt((of_a + of_b) / 4 * (n / (n + 2)) ** 2 + added)
+    assert half == pytest.approx(abs(value) * 2 / (n + 2) + 196 * sigma, rel=1e-4)
+
+
+def test_a_floor_of_an_average_over_subjects(tmp_path):
+    """One subject of five questions fell, which is half of the score: its few questions tell too little."""
+    run = RunDirectory.create(tmp_path / "a", "name: x\n", {})
+    subjects = ["law"] * 5 + ["art"] * 995
+    for point, right in enumerate([[True] * 1000, [False, *[True] * 999]]):
+        score = (sum(right[:5]) / 5 + 1) / 2
+        row = {"point": point, "tokens": point, "category": "all", "questions": 1000}
+        run.add_results([{**row, "benchmark": "cmmlu", "metric": "accuracy", "score": score}])
+        run.write_answers(point, "cmmlu", {"subject": subjects, "correct": right})
+    change = Floors({}, stop=False, directory=run, say=print).change(1, "cmmlu")
+    assert change.value == pytest.approx(-10) and change.verdict(-2.0) == "unclear"
+    assert paired([True] * 1000, [False, *[True] * 999])[1] < 1  # what 1,000 questions at once would tell
+
+
 def written(folder, scores, answers, tokens=(0, 100, 200)):
     run = RunDirectory.create(folder, "name: x\n", {})
     for point, (accuracy, nats, right) in enumerate(zip(*scores, answers, strict=True)):

@@ -108,6 +108,15 @@ def test_rows_that_cannot_be_asked(tmp_path, record, reason):
         load("multiple_choice", jsonl(tmp_path / "mine.jsonl", good, {"question": "Q?", **record}))
 
 
+@pytest.mark.parametrize("others", [[], ["A"], ["p"]])
+def test_an_answer_that_is_the_text_of_two_options(tmp_path, others):
+    """That is what is told, however the other rows are answered."""
+    rows = [{"question": "Q?", "choices": ["p", "q", "p"], "answer": "p"}]
+    rows += [{"question": "Q?", "choices": ["p", "q", "r"], "answer": answer} for answer in others]
+    with pytest.raises(UserError, match=r"line 1: the answer 'p' is the text of 2 options; mend the row"):
+        load("multiple_choice", jsonl(tmp_path / "mine.jsonl", *rows))
+
+
 def test_files_that_cannot_be_read(tmp_path):
     file = tmp_path / "mine.jsonl"
     for content, reason in (

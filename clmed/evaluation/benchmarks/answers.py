@@ -62,9 +62,10 @@ def read_answers(
     read = {way: [_try(way, *each) for each in zip(map(as_text, cells), options, strict=True)] for way in ways}
     failures = {way: [isinstance(found, ValueError) for found in rows] for way, rows in read.items()}
     best = min(ways, key=lambda way: sum(failures[way]))
-    for place, found in zip(places, read[best], strict=True):
+    for index, (place, found) in enumerate(zip(places, read[best], strict=True)):
         if isinstance(found, ValueError):
-            raise UserError(f"{place}: {found}; mend the row or delete it.")
+            why = found if "text" not in ways or not _twice(cells[index], options[index]) else read["text"][index]
+            raise UserError(f"{place}: {why}; mend the row or delete it.")
     fitting = [way for way in ways if not any(failures[way])]
     for index, place in enumerate(places):
         if len({read[way][index] for way in fitting}) > 1:
@@ -74,6 +75,11 @@ def read_answers(
                 f"`columns: {{answer_as: {fitting[0]}}}`, or with another of these words."
             )
     return [str(found) for found in read[best]]
+
+
+def _twice(cell: Any, options: Options) -> bool:
+    """Whether the answer is the text of several options, which then is what is wrong with it."""
+    return [text.strip() for text in options.values()].count(as_text(cell).strip()) > 1
 
 
 def _try(way: str, answer: str, options: Options) -> str | ValueError:

@@ -52,7 +52,7 @@ def question_draws(
     (seeds) of differences between two right-or-wrong answers, and two tossed ones are added; 0: no coins, for
     differences of any other kind.
     """
-    codes, weights = _strata(strata, len(values))
+    codes, weights = weighted(strata, len(values))
     coins = PSEUDO / (len(values) + PSEUDO) if answers else 0.0
     result = np.zeros((draws, values.shape[1]))
     for stratum, weight in enumerate(weights):
@@ -121,7 +121,7 @@ def p_two_sided(draws: Floats, null: float = 0.0) -> float:
     return min(1.0, 2 * min(p_above(draws, null), p_above(-draws, -null)))
 
 
-def _strata(strata: NDArray[np.generic] | None, questions: int) -> tuple[NDArray[np.intp], Floats]:
+def weighted(strata: NDArray[np.generic] | None, questions: int) -> tuple[NDArray[np.intp], Floats]:
     """The stratum of each question, and the weight of each stratum's mean."""
     if strata is None:
         return np.zeros(questions, dtype=np.intp), np.ones(1)
