@@ -84,9 +84,10 @@ def main() -> None:
     if options.gguf:
         made.append(("SmolLM2-135M", lambda: smollm2(options.gguf)))
     print(
-        "| model | exam | questions | harness q/s (batch) | clmed q/s | times as fast | token bound | of the bound | "
+        "| model | exam | questions | harness q/s (batch) | clmed q/s | times as fast | token bound | of the bound "
+        "| compared |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, make in made:
         model, tokenizer = make()
         counts = {kind: count_by_subject(tokenizer, exam) for kind, exam in exams.items()}
@@ -206,7 +207,7 @@ def compare(
     print(
         f"| {name} | {benchmark.exam.name} | {len(questions)} | {theirs:.2f} ({batch}) | {ours:.2f} | "
         f"**{ours / theirs:.1f}** | {counts.ratio:.2f} | **{median(shares):.0%}** | "
-        f"{same} of {len(some.questions)} answers the same; bare forward {median(paces):,.0f} tokens/s",
+        f"{same} of {len(some.questions)} answers the same; bare forward {median(paces):,.0f} tokens/s |",
         flush=True,
     )
 

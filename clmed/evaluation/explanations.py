@@ -30,7 +30,8 @@ MOST = 512
 
 ANSWER = re.compile(r"(?:答案是|答案|Answer)\s*[:：]")
 EXPLANATION = re.compile(r"\s*(?:解析|Explanation)\s*[:：]")
-LETTERS = re.compile(r"\W*([A-Z](?:[\s,、;.和]*[A-Z])*)(?![A-Za-z])")
+LETTERS = re.compile(r"\W*([A-Z](?:(?:[\s,、;.&和与及]|\band\b)*[A-Z])*)(?![\s,、;.]*(?:或|or\b)|\s*[A-Za-z])")
+"""Letters and what may stand between them; "A or B" is no answer, and "A fever" no letter."""
 
 
 def prompts(benchmark: Benchmark) -> list[str]:

@@ -128,9 +128,11 @@ class Floors:
             return Change(value=whole[point] - whole[0], half=0.0, what=f"points of {metric}")
         value = 100 * (whole[point] - whole[0])
         then, later = (answers.get("score", answers["correct"]) for answers in (base, now))
-        plain, half = paired(then, later)
-        if abs(plain - value) > SAME and "subject" in now:  # the score is no mean over questions: over subjects
-            _, half = paired(then, later, now["subject"])
+        mean, half = paired(then, later)
+        if abs(mean - value) > SAME and "subject" in now:  # the score is no mean over questions: perhaps over subjects
+            mean, half = paired(then, later, now["subject"])
+        if not abs(mean - value) <= SAME:  # neither, or a question without a score: no interval that would be its own
+            half = 0.0
         return Change(value=value, half=half, what="points of accuracy")
 
     def _last_good(self, point: int) -> str:

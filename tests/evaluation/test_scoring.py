@@ -141,6 +141,13 @@ def test_groups_and_order_do_not_matter(make_model, tokenizer, requests_, expect
     assert_close(score(make_model(), tokenizer, requests_[::-1], batch_tokens=700)[::-1], expected)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_padding_side_does_not_matter(make_model, tokenizer, requests_, expected, side):
+    other = copy.deepcopy(tokenizer)
+    other.padding_side = other.truncation_side = side
+    assert_close(score(make_model(), other, requests_, batch_tokens=700), expected)
+
+
 def test_letter_sets_share_their_beginnings(make_model, tokenizer, requests_):
     """31 sets of five letters need 31 inputs at most, whatever their length."""
     model = make_model()
