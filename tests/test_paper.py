@@ -106,6 +106,8 @@ def alike(file: str) -> bool:
     "file", [pytest.param(file, marks=[pytest.mark.full] if alike(file) else []) for file in FILES]
 )
 def test_a_file_runs(file: str, small: Small) -> None:
+    if file.endswith("explanation-first.yaml"):  # its answers are read in generated explanations
+        pytest.importorskip("rouge_chinese", reason="extra `reasoning`")
     run = small.run(file)
     config = ExperimentConfig.model_validate(run.config())
     assert run.status()["state"] == "complete"

@@ -66,8 +66,10 @@ def test_a_folder_stands_for_its_runs_and_each_is_shown_as_it_is(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_runs_each_says_what_to_do(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for arguments in ([], [str(tmp_path)], ["nowhere"]):
+    empty = tmp_path / "no" / "runs"  # beside tmp_path are those of other tests, which it would be shown
+    empty.mkdir(parents=True)
+    monkeypatch.chdir(empty)
+    for arguments in ([], [str(empty)], ["nowhere"]):
         code, text = told(command, *arguments)
         assert code and "clmed run FILE" in text, text
 

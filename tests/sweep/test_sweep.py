@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,8 @@ def test_folders_of_others_are_left_alone(
 
 def test_ctrl_c_lets_the_run_save(swept: tuple[Path, str, str]) -> None:
     command = [sys.executable, "-m", "clmed", "sweep", "tiny.yaml", "seed=0,1", "stream.0.tokens=10M", "-o", "long"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background has it ignored
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard)
     run = RunDirectory(Path("long/seed=0"))
     until = time.monotonic() + 120
     while len(run.training()) < 3 and time.monotonic() < until:
