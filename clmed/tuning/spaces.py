@@ -29,7 +29,9 @@ def published() -> dict[str, dict[str, RangeConfig]]:
 def space_of(strategies: Sequence[str], own: Mapping[str, Mapping[str, RangeConfig]]) -> Space:
     """What is looked for where these strategies are used: the learning rate, and their parameters.
 
-    own: spaces that stand in place of the published ones. UserError for a strategy with none, or a parameter it lacks.
+    own: spaces that stand in place of the published ones. A strategy whose space has a `learning_rate` (low-rank
+    adapters) has this factor for all learning rates, not the common one. UserError for a strategy with none, or a
+    parameter it lacks.
     """
     found: Space = {}
     for name in (RATE, *strategies):
@@ -39,11 +41,11 @@ def space_of(strategies: Sequence[str], own: Mapping[str, Mapping[str, RangeConf
                 f"no search space is known for '{name}': give one under spaces, such as "
                 f"{name}: {{strength: {{low: 0.1, high: 10, scale: log, source: …}}}}, or {name}: {{}} for none."
             )
-        known = [FACTOR] if name == RATE else list(catalogue.find(name).parameters)
+        known = [FACTOR] if name == RATE else [*catalogue.find(name).parameters, RATE]
         for parameter, where in (ranges or {}).items():
             if parameter not in known:
                 raise UserError(f"spaces.{name}: no parameter '{parameter}'{did_you_mean(parameter, known)}")
-            found[name, parameter] = where
+            found[(RATE, FACTOR) if parameter == RATE else (name, parameter)] = where
     return found
 
 

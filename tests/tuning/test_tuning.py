@@ -239,7 +239,9 @@ def test_a_folder_of_another_tuning(folder: Path) -> None:
 def test_the_tuning_that_comes_with_clmed(tmp_path: Path) -> None:
     file = Path(__file__).parent.parent.parent / "experiments" / "tuning.yaml"
     tuning = Tuning(load_tuning(file), file, tmp_path / "out")
-    assert [each.name for each in tuning.contenders] == ["naive", "replay", "ewc"] and len(tuning.points) == 12
+    assert [each.name for each in tuning.contenders] == ["naive", "replay", "ewc", "der", "lora"] and len(
+        tuning.points
+    ) == 20
     costs = [flops(point.config) / tuning.budget for point in tuning.points]
     assert max(costs) == pytest.approx(1, rel=1e-4) == min(costs)
 
@@ -252,7 +254,7 @@ def test_the_command_tells_mistakes(folder: Path, capfd: pytest.CaptureFixture[s
 def test_published_spaces_are_of_parameters_that_exist_and_say_where_they_come_from() -> None:
     for name, ranges in published().items():
         if name != RATE:
-            assert set(ranges) <= set(catalogue.find(name).parameters), name
+            assert set(ranges) <= {*catalogue.find(name).parameters, RATE}, name
         for where in ranges.values():
             assert "arXiv" in where.source or "ours" in where.source
 
@@ -273,6 +275,9 @@ def test_trials_fill_the_space_and_more_begin_with_the_same_ones() -> None:
     assert {each["s", "choice"] for each in tried[1:]} == {"a", "b"}
     assert settings({}, 3, seed=0) == [{}, {}, {}]
     assert list(space_of(["naive"], {})) == [(RATE, "factor")]
+    assert space_of(["ewc"], {})[RATE, "factor"].high == 1
+    low_rank = space_of(["lora"], {})  # wants higher rates than full training, so it brings a factor of its own
+    assert set(low_rank) == {(RATE, "factor"), ("lora", "rank")} and low_rank[RATE, "factor"].high == 30
 
 
 def test_a_budget_is_met_whatever_a_method_adds(folder: Path) -> None:
