@@ -1,17 +1,57 @@
-"""LoRA adapters of peft in a model that may be sharded: find, merge, export. What strategies with adapters stand on."""
+"""LoRA adapters of peft in a model that may be sharded: add, find, merge, export. What such strategies stand on."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from clmed.complaints import did_you_mean
+from clmed.errors import UserError
 from clmed.shards import gather, local, own_rows
+
+
+def linear_layers(model: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
+    """The paths of the linear layers whose names end so; `all-linear`: all but the head.
+
+    Raises UserError for a name that none has, or that of a head which shares its weights with the embeddings.
+    """
+    head = model.get_output_embeddings()
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    if targets == "all-linear":
+        return [path for path, module in linear.items() if module is not head]
+    found: dict[str, nn.Module] = {}
+    for target in [targets] if isinstance(targets, str) else targets:
+        meant = {path: module for path, module in linear.items() if f".{path}".endswith(f".{target}")}
+        if not meant:
+            known = dict.fromkeys(path.rpartition(".")[2] for path in linear)
+            raise UserError(f"lora: the model has no linear layer '{target}'{did_you_mean(target, known)}")
+        found |= meant
+    if head in found.values() and head.weight is model.get_input_embeddings().weight:
+        raise UserError(
+            "lora: the head has the weights of the embeddings, which an adapter would change: leave it out."
+        )
+    return [path for path in linear if path in found]
+
+
+def add_adapter(model: PreTrainedModel, name: str, *, rank: int, alpha: float, targets: list[str]) -> None:
+    """Put one more adapter beside each of these layers, still to be filled; it alone is trained, all of them act."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)  # type: ignore[arg-type]
+    with warnings.catch_warnings(action="ignore"):  # of a second adapter, and of its own way with checkpointing
+        inject_adapter_in_model(config, model, name, low_cpu_mem_usage=True)
+    for _, layer in adapted(model):
+        *earlier, _ = names = list(layer.lora_A)
+        layer.set_adapter(names)
+        for each in earlier:
+            layer.lora_A[each].requires_grad_(False)
+            layer.lora_B[each].requires_grad_(False)
 
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, Linear]]:

@@ -10,9 +10,11 @@ import ast
 import hashlib
 import importlib.util
 import keyword
+import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clmed.complaints import did_you_mean, shown
-from clmed.declared import StandIn, find_spec, read, stand_in
+from clmed.declared import AnyStrategy, StandIn, find_spec, misspelt, read, stand_in
 from clmed.errors import UserError
 
 GROUP = "clmed.strategies"
@@ -78,6 +80,11 @@ class StrategyInfo:
         return self._field("Experimental")
 
     @property
+    def is_strategy(self) -> bool:
+        """Whether it is a subclass of Strategy, or may be one as far as its source shows."""
+        return self.declared.init is None or issubclass(self.declared, AnyStrategy)
+
+    @property
     def text(self) -> str:
         """The docstring without these."""
         return re.sub(r"\n{3,}", "\n\n", FIELD.sub("", f"\n{self.doc}")).strip()
@@ -108,6 +115,11 @@ def find(name: str) -> StrategyInfo:
     node = source.classes[class_name]
     meant = stand_in(source, class_name)
     init = meant.init
+    for line, written, hook in misspelt(node):
+        raise UserError(
+            f"strategy '{name}': {path}, line {line}: nothing calls `{written}`; did you mean '{hook}'? (A method of "
+            "your own with such a name needs another.)"
+        )
     positional = init is not None and len(init.args.posonlyargs) + len(init.args.args) > 1
     if init is not None and init in node.body and positional:
         raise UserError(
@@ -136,6 +148,8 @@ def problems(info: StrategyInfo, params: Mapping[str, Any]) -> list[tuple[str, s
                 found.append((key, f"strategy '{info.name}' has no parameter '{key}'{hint}"))
         elif not _fits(value, ast.parse(info.parameters[key].annotation, mode="eval").body):
             wanted = info.parameters[key].annotation
+            if re.fullmatch(r"Literal\[[^][]*\]", wanted):
+                wanted = " or ".join(wanted[len("Literal[") : -1].split(", "))
             found.append((key, f"strategy '{info.name}': {key} must be {wanted}, not {shown(value)}"))
     for key, parameter in info.parameters.items():
         if parameter.required and key not in params:
@@ -171,9 +185,29 @@ def arguments(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(name: str) -> type:
-    """The class itself, imported."""
-    if ":" not in name:
-        return _entry_point(name).load()
+    """The class itself, imported; UserError if its file cannot be."""
+    try:
+        return _entry_point(name).load() if ":" not in name else _loaded(name)
+    except UserError:
+        raise
+    except Exception as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = "; install its package, or name the folder in which it lies in PYTHONPATH"
+        raise UserError(f"{told(name, error)}{hint}") from error
+
+
+def told(name: str, error: Exception) -> str:
+    """What went wrong in the file of a strategy, and in which of its lines."""
+    path = find(name).path
+    inside = [
+        each.lineno for each in traceback.extract_tb(error.__traceback__) if Path(each.filename) == path.resolve()
+    ]
+    line = f", line {inside[-1]}" if inside else ""
+    return f"strategy '{name}': {path}{line}: {type(error).__name__}: {error}"
+
+
+def _loaded(name: str) -> type:
     info = find(name)
     path = info.path.resolve()
     # One module per file, however often it is asked for, so that isinstance holds.
@@ -233,7 +267,7 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
     """Whether a value of the YAML is of the annotated type; a type that cannot be judged from its name fits."""
     match annotation:
         case ast.Name(id="float"):
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         case ast.Name(id="int"):
             return isinstance(value, int) and not isinstance(value, bool)
         case ast.Name(id="str" | "bool" | "list" | "dict" as kind):

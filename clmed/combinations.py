@@ -5,19 +5,21 @@ from itertools import combinations
 
 from clmed.catalogue import StrategyInfo
 from clmed.complaints import Loc, Problem, dotted
-from clmed.config import ExperimentConfig
+from clmed.config import ExperienceConfig, ExperimentConfig
 
 
 def problems(config: ExperimentConfig, strategies: Sequence[StrategyInfo]) -> Iterator[Problem]:
     """What cannot be. strategies: those of the configuration that could be read, in its order."""
+    joined = any(info.declared.joins for info in strategies)
+    experiences = config.stream[:1] if joined else config.stream  # one, with the settings of the first
     for first, second in combinations(strategies, 2):
-        if (reason := _impossible(first, second, len(config.stream))) is not None:
+        if (reason := _impossible(first, second, len(experiences))) is not None:
             yield ("strategy", second.name), reason
         else:
             yield from _two_parts(config, first, second)
     for info in strategies:
-        yield from _other_optimizers(config, info)
-        yield from _not_rehearsed(config, info)
+        yield from _other_optimizers(experiences, info)
+        yield from _not_trained(config, info)
 
 
 def _impossible(first: StrategyInfo, second: StrategyInfo, experiences: int) -> str | None:
@@ -53,9 +55,9 @@ def _two_parts(config: ExperimentConfig, first: StrategyInfo, second: StrategyIn
                 yield at, f"{dotted(at)}: {both}: name it in one of them"
 
 
-def _other_optimizers(config: ExperimentConfig, info: StrategyInfo) -> Iterator[Problem]:
+def _other_optimizers(experiences: Sequence[ExperienceConfig], info: StrategyInfo) -> Iterator[Problem]:
     """Settings of an experience that a strategy cannot do with."""
-    for index, experience in enumerate(config.stream):
+    for index, experience in enumerate(experiences):
         # Moments of weights that are trained no more, or no longer there, cannot be carried on.
         for key, wanted in [*info.declared.optimizer, *([("state", "reset")] if info.declared.adapts else [])]:
             value = getattr(experience.optimizer, key)
@@ -67,10 +69,15 @@ def _other_optimizers(config: ExperimentConfig, info: StrategyInfo) -> Iterator[
                 )
 
 
-def _not_rehearsed(config: ExperimentConfig, info: StrategyInfo) -> Iterator[Problem]:
-    """Sources that a strategy wants to be trained on by others, and no other names."""
-    others = [name for name in config.strategy if name != info.name]
+def _not_trained(config: ExperimentConfig, info: StrategyInfo) -> Iterator[Problem]:
+    """Sources that a strategy wants to be trained on, by experiences or by others, and no other names."""
     trained = {name for experience in config.stream for name in experience.data}
+    for key in info.declared.in_stream:
+        for at, source in _sources(config, info.name, key).items():
+            if source not in trained:
+                known = ", ".join(name for name in config.data if name in trained)
+                yield at, f"{dotted(at)}: no experience trains '{source}': name one of those that are ({known})"
+    others = [name for name in config.strategy if name != info.name]
     trained |= {source for other in others for source in _sources(config, other, "from").values()}
     for key in info.declared.rehearsed:
         for at, source in _sources(config, info.name, key).items():

@@ -1,9 +1,10 @@
 """What a strategy's class declares, its own and inherited, read from its source: importing it takes many seconds."""
 
 import ast
+import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -13,6 +14,12 @@ from typing import Any, ClassVar
 from clmed.errors import UserError
 
 STRATEGY = "clmed.strategy.Strategy"
+MOMENTS = (
+    *("training", "train_dataset_adaptation", "training_exp", "training_epoch", "training_iteration"),
+    *("forward", "backward", "update"),
+    *("eval", "eval_dataset_adaptation", "eval_exp", "eval_iteration", "eval_forward"),
+)
+CALLBACKS = [f"{when}_{moment}" for moment in MOMENTS for when in ("before", "after")]  # Avalanche's
 NO_PARAMETERS = ast.FunctionDef(
     name="__init__",
     args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]),
@@ -41,13 +48,15 @@ class StandIn:
     optimizer: ClassVar[tuple[tuple[str, Any], ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ()
     rehearsed: ClassVar[tuple[str, ...]] = ()
+    in_stream: ClassVar[tuple[str, ...]] = ()
+    joins: ClassVar[bool] = False
     gives: ClassVar[str] = ""
 
 
 DECLARED = set(StandIn.__annotations__) - {"init", "cost", "adapts"}
 
 
-class _Strategy(StandIn):
+class AnyStrategy(StandIn):
     """For the base class of all strategies."""
 
 
@@ -101,7 +110,7 @@ def _meant(source: Source, name: str, made: _Made) -> type[StandIn]:
     first, dot, rest = name.partition(".")
     full = importlib.util.resolve_name(source.imported.get(first, first) + dot + rest, source.package)
     if full == STRATEGY:
-        return _Strategy
+        return AnyStrategy
     module, _, class_name = full.rpartition(".")
     spec = find_spec(module) if module else None
     if spec is None or spec.origin is None:
@@ -179,6 +188,15 @@ def _literals(body: list[ast.stmt]) -> dict[str, Any]:
                 else:
                     found[ast.unparse(target)] = value
     return found
+
+
+def misspelt(node: ast.ClassDef) -> Iterator[tuple[int, str, str]]:
+    """(line, name, what was probably meant) of methods that look like callbacks and are none: nothing calls them."""
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and member.name.startswith(("before_", "after_")):
+            near = difflib.get_close_matches(member.name, CALLBACKS, n=1, cutoff=0.8)
+            if near and near[0] != member.name:
+                yield member.lineno, member.name, near[0]
 
 
 def find_spec(module: str) -> ModuleSpec | None:

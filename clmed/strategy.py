@@ -42,7 +42,9 @@ class Strategy(BaseSGDPlugin):
     with weights of which these would be factors; across: whether it compares those of two experiences.
     optimizer: (setting, value) that every experience's `optimizer` must have.
     reads: its parameters that name sources, beside `from` and those that end in `_from`.
-    rehearsed: its parameters that name sources which others must train on.
+    rehearsed: its parameters that name sources which others must train on; in_stream: those that name sources which an
+    experience must have in its `data`.
+    joins: whether it makes one experience of all.
     gives: what the sources in its `from` get of the training ("a part of each step"): a source cannot get two things.
     """
 
@@ -55,6 +57,8 @@ class Strategy(BaseSGDPlugin):
     optimizer: tuple[tuple[str, Any], ...] = ()
     reads: tuple[str, ...] = ()
     rehearsed: tuple[str, ...] = ()
+    in_stream: tuple[str, ...] = ()
+    joins: bool = False
     gives: str = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -155,6 +159,10 @@ def make_strategies(config: ExperimentConfig) -> list[Strategy]:
             made.append(kind(**catalogue.arguments(parameters)))
         except (TypeError, ValueError) as error:
             raise UserError(f"strategy '{name}' does not take these parameters: {error}.") from error
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(catalogue.told(name, error)) from error
     return made
 
 

@@ -1,11 +1,13 @@
 """`clmed strategies`: what there is against forgetting, and all about one of them."""
 
 import ast
+import keyword
 from pathlib import Path
 
 import click
 
 from clmed import catalogue
+from clmed.declared import find_spec
 from clmed.errors import UserError
 from clmed.starting_point import STRATEGY, TEST
 
@@ -76,12 +78,15 @@ def new(file: Path) -> None:
       clmed strategies show my_method.py:MyMethod
     """
     class_name = "".join(word.capitalize() for word in file.stem.split("_"))
-    if file.suffix != ".py" or not file.stem.isidentifier() or not class_name.isidentifier():
+    words = (file.stem, class_name)
+    if file.suffix != ".py" or not all(word.isidentifier() and not keyword.iskeyword(word) for word in words):
         raise UserError(f"{file}: a strategy's file is named like a Python module, such as my_method.py.")
     test = file.with_name(f"test_{file.name}")
     for path in (file, test):
         if path.exists():
             raise UserError(f"{path} is there already; give another name.")
+    if find_spec(file.stem) is not None:
+        raise UserError(f"{file}: Python has a module `{file.stem}`, which this would hide; give another name.")
     try:
         for path, text in ((file, STRATEGY), (test, TEST)):
             path.write_text(text.replace("my_method", file.stem).replace("MyMethod", class_name), encoding="utf-8")

@@ -316,6 +316,13 @@ def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
         except UserError as error:
             yield loc, str(error)
             continue
+        if not info.is_strategy:
+            base = "subclass `Strategy` of clmed.strategy"
+            yield (
+                loc,
+                f"strategy '{name}': {info.class_name} in {info.path} is no strategy, so nothing calls it: {base}",
+            )
+            continue
         wrong = catalogue.problems(info, params)
         yield from (((*loc, key), message) for key, message in wrong)
         if not wrong and (refused := catalogue.refusal(info, params)) is not None:

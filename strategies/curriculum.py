@@ -27,6 +27,7 @@ class Curriculum(Strategy):
     """
 
     reads = ("of", "reference")
+    in_stream = ("of",)
 
     def __init__(self, *, of: list[str], reference: list[str], keep: float = 0.1) -> None:
         if not 0 < keep <= 1 or not of or not reference:

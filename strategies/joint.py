@@ -21,9 +21,12 @@ class Joint(Strategy):
     Source: the usual upper reference (Chaudhry et al., 2018, arXiv 1801.10112, define intransigence against it)
     """
 
+    joins = True
     gives = "a part of each step"
 
     def __init__(self, *, from_: list[str] = [], general_epochs: float = 1.0) -> None:  # noqa: B006 (read, never changed)
+        if general_epochs < 0:
+            raise UserError("joint needs `general_epochs` of at least 0.")
         self.from_, self.general_epochs = from_, general_epochs
         self.members: list[ExperienceConfig] = []
 

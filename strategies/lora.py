@@ -1,17 +1,15 @@
 """LoRA: train small matrices beside the weights, which stay as they are."""
 
 import math
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from clmed.adapters import adapted, merge_newest, merged, newest, save_adapter
+from clmed.adapters import adapted, add_adapter, linear_layers, merge_newest, merged, newest, save_adapter
 from clmed.errors import UserError
 from clmed.shards import local, own_rows
 from clmed.strategy import Strategy
@@ -27,7 +25,7 @@ class LoRA(Strategy):
     begins at 0, so that the model begins as it was. At a later experience the adapter is merged into W and begins again
     (`later: merge`), or it stays beside W, frozen, and another is trained on top (`later: stack`).
 
-    targets: the last parts of the matrices' names, or `all-linear`: every linear layer but the head. alpha: 2 x rank by
+    targets: the last parts of linear layers' names, or `all-linear`: every one but the head. alpha: 2 x rank by
     default. The exported model has the adapters merged into it; the folder `adapter` beside it holds them apart, as
     one of peft's, unless some are merged already.
 
@@ -68,19 +66,8 @@ class LoRA(Strategy):
         self.experiences = phase.index + 1
         if phase.index and self.later == "merge":
             return  # the same one begins again
-        known = [path for path, _ in adapted(model)]
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=known or self.targets)  # type: ignore[arg-type]
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of a second adapter, and of its own way with checkpointing
-                inject_adapter_in_model(config, model, f"experience{phase.index}", low_cpu_mem_usage=True)
-        except ValueError as error:  # none of the targets is there
-            raise UserError(f"lora: {error}") from error
-        for _, layer in adapted(model):
-            *earlier, _ = names = list(layer.lora_A)
-            layer.set_adapter(names)
-            for name in earlier:
-                layer.lora_A[name].requires_grad_(False)
-                layer.lora_B[name].requires_grad_(False)
+        targets = [path for path, _ in adapted(model)] or linear_layers(model, self.targets)
+        add_adapter(model, f"experience{phase.index}", rank=self.rank, alpha=self.alpha, targets=targets)
 
     def initialise(self, model: PreTrainedModel, phase: "Phase") -> None:
         """A as peft's, B zero; what an adapter that begins again has learnt goes into W."""

@@ -12,6 +12,7 @@ import pytest
 
 from clmed import catalogue
 from clmed.catalogue import StrategyInfo
+from clmed.declared import CALLBACKS
 from clmed.errors import UserError
 
 MINE = '''
@@ -105,10 +106,11 @@ def test_parameters_that_fit(mine: str, params: dict[str, Any]) -> None:
         ({"from": ["general", 1]}, 'from must be list[str], not ["general", 1]'),
         ({"ratio": "much"}, 'ratio must be float, not "much"'),
         ({"ratio": True}, "ratio must be float, not true"),
+        ({"ratio": float("nan")}, "ratio must be float, not NaN"),
         ({"memory": 0.5}, "memory must be int, not 0.5"),
         ({"memory": True}, "memory must be int, not true"),
         ({"past": 1}, "past must be bool, not 1"),
-        ({"mode": "c"}, "mode must be Literal['a', 'b'], not \"c\""),
+        ({"mode": "c"}, "mode must be 'a' or 'b', not \"c\""),
         ({"seed": "x"}, "seed must be int | None"),
         ({"old": 1}, "old must be Optional[str]"),
         ({"shares": {"a": "b"}}, "shares must be dict[str, float]"),
@@ -242,10 +244,10 @@ def test_a_class_of_ones_own_is_loaded_once(tmp_path: Path) -> None:
 
 
 def test_a_module_that_fails_is_not_kept(tmp_path: Path) -> None:
-    (tmp_path / "late.py").write_text("import no_such_module\nclass Late: ...\n")
+    (tmp_path / "late.py").write_text("\nimport no_such_module\nclass Late: ...\n")
     for _ in range(2):
-        with pytest.raises(ModuleNotFoundError):
-            catalogue.load(f"{tmp_path}/late.py:Late")
+        told = refusal(catalogue.load, f"{tmp_path}/late.py:Late")
+        assert "late.py, line 2: ModuleNotFoundError: No module named 'no_such_module'; install" in told
 
 
 def test_another_package_is_found_without_being_imported(tmp_path: Path) -> None:
@@ -297,3 +299,17 @@ def test_reading_all_built_ins_imports_none() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_method_that_nothing_calls_is_told(tmp_path: Path) -> None:
+    from avalanche.core import BaseSGDPlugin
+
+    callbacks = {name for name in dir(BaseSGDPlugin) if name.startswith(("before_", "after_"))}
+    assert set(CALLBACKS) == callbacks
+    for name, words in (("after_backwards", "line 2: nothing calls `after_backwards`; did you mean 'after_backward'?"),
+                        ("before_trainig_exp", "did you mean 'before_training_exp'?")):  # fmt: skip
+        (tmp_path / "my.py").write_text(f"class Mine:\n    def {name}(self, trainer): ...\n")
+        assert words in refusal(catalogue.find, f"{tmp_path}/my.py:Mine")
+    methods = "".join(f"    def {name}(self, trainer): ...\n" for name in (*CALLBACKS, "after_lunch"))
+    (tmp_path / "my.py").write_text(f"class Mine:\n{methods}")
+    assert catalogue.find(f"{tmp_path}/my.py:Mine").class_name == "Mine"

@@ -9,6 +9,8 @@ import pytest
 
 from clmed import catalogue, combinations
 from clmed.config import ExperimentConfig
+from clmed.errors import UserError
+from clmed.strategy import make_strategies
 from clmed.validation import load
 from tests.configs import complaint, make_folder
 
@@ -63,6 +65,9 @@ def test_every_ordered_pair(folder: Path) -> None:
         assert bool(refused(config, first, second)) == senseless(first, second), (first, second)
         if {first, second} & ADAPTERS and "ewc" in (first, second):  # within one experience the weights stay the same
             assert not refused(one, first, second)
+            assert not refused(config, "joint", first, second)  # which is one
+    alone = load("base.yaml", ["stream.0.optimizer.weight_decay=0"])  # joint has the settings of the first
+    assert refused(alone, "l2", "naive") and not refused(alone, "joint", "l2")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,12 @@ def test_every_ordered_pair(folder: Path) -> None:
             22,
             "of: no source 'exams' in data; did you mean",
         ),
+        (
+            "\n  curriculum:\n    of: [general]\n    reference: [exam]",
+            22,
+            "strategy.curriculum.of[0]: no experience trains 'general': name one of those that are (",
+        ),
+        ("\n  joint:\n    general_epochs: -1", 22, "joint needs `general_epochs` of at least 0"),
         ("\n  replay:\n    from: [general]\n    ratio: 1.5", 23, "replay needs 0 <= `ratio` < 1"),
         ("\n  rewarm:\n    from: [general]\n    ratio: 1.5", 23, "replay needs 0 <= `ratio` < 1"),  # its base class's
         ("\n  olora:\n    rank: 2\n    strength: -1", 23, "olora needs a `strength` of at least 0"),
@@ -151,6 +162,12 @@ class Plain(Strategy):
             raise ValueError(f"{size} is not between {LEAST} and {MOST}")
 
 class Held(EWC): ...
+
+class Nothing: ...
+
+class Late(Strategy):
+    def __init__(self, *, size: int = 1):
+        self.half = self.whole / 2
 """
 
 
@@ -163,6 +180,11 @@ def test_strategies_of_one_s_own(folder: Path) -> None:
     told = complaint("strategy={my.py:Plain: {size: 99}, my.py:Held: {rows: 0, fisher_from: [general]}}")
     assert "strategy 'my.py:Plain' does not take these parameters: 99 is not between 1 and 9." in told
     assert "ewc needs" in told
+    told = complaint("strategy={my.py:Nothing: }")
+    assert "Nothing in my.py is no strategy, so nothing calls it: subclass `Strategy` of clmed.strategy" in told
+    (folder / "my.py").write_text(MINE.replace("import no_such_module", "").replace("no_such_module.DEFAULT", "1"))
+    with pytest.raises(UserError, match=r"my.py, line 29: AttributeError: 'Late' object has no attribute 'whole'"):
+        make_strategies(load("base.yaml", ["strategy={my.py:Late: }"]))
 
 
 @pytest.mark.full

@@ -72,8 +72,12 @@ def test_a_new_strategy_is_tested_and_runs_at_once(
     given = yaml.safe_load(printed[printed.index("strategy:\n") :])["strategy"]
     assert given == {"old_friend.py:OldFriend": {"strength": 0.01}}
     assert_runs(given, {"old_friend.py:OldFriend": {"strength": 100.0}}, tokenizer, make_model)
-    module = "named like a Python module"
-    for name, message in (("old_friend.py", "is there already"), ("new-one.py", module), ("_.py", module)):
+    others = ("new-one.py", "_.py", "class.py", "none.py")
+    for name, message in (
+        ("old_friend.py", "is there already"),
+        ("statistics.py", "which this would hide"),
+        *((name, "named like a Python module") for name in others),
+    ):
         with pytest.raises(UserError, match=message):
             told("strategies", "new", name)
 

@@ -131,7 +131,8 @@ class Services(BaseSGDTemplate):
         """The diagonal Fisher information of the model on a sample of `fisher` parts, as local shards.
 
         labels: the data's (the empirical Fisher) or drawn from the model. kept: in the cache, by the model's weights,
-        the rows and the settings, for other runs; FLOPs count the same whether it was there or not.
+        which of them are trained, the rows and the settings, for other runs; FLOPs count the same whether it was there
+        or not.
         """
         sample = self.sample_rows(sources, part="fisher", rows=rows)
         before, scaler = self.flops, None if self.scaler is None else self.scaler.state_dict()
@@ -147,7 +148,8 @@ class Services(BaseSGDTemplate):
 
         if not kept:
             return make()
-        folder, _ = keep(self.world, "fisher", [*self._made_by(), _rows_fingerprint(sample), labels], make)
+        trained = [name for name, _ in shards(self.model)]  # another run may freeze some
+        folder, _ = keep(self.world, "fisher", [*self._made_by(), trained, _rows_fingerprint(sample), labels], make)
         found = load_file(folder / f"{self.world.rank}.safetensors")
         self.flops = before
         self._count(sum(batch["input_ids"].numel() for batch in sample) * self.world.ranks)

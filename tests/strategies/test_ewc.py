@@ -133,6 +133,22 @@ def test_runs_that_begin_alike_share_the_fisher(labels, tokenizer, make_model, t
     assert not list(tmp_path.glob("fisher/.*"))
 
 
+def test_a_run_that_freezes_some_weights_shares_it_with_none_that_trains_them(
+    tokenizer, make_model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CLMED_CACHE", str(tmp_path))
+    found = []
+    for beside in ({"freeze": {"layers": 1}}, {}):
+        trainer = trainer_for({**beside, "ewc": {"fisher_from": GENERAL, "rows": 3}}, tokenizer, make_model)
+        (ewc,) = (plugin for plugin in trainer.plugins if isinstance(plugin, EWC))
+        trainer.train([trainer.stream[0]])
+        found.append(ewc.penalties[0][0])
+    some, every = found
+    assert some.keys() < every.keys() == {name for name, _ in make_model(2).named_parameters()}
+    for name, value in some.items():
+        torch.testing.assert_close(value, every[name], rtol=1e-4, atol=1e-9)
+
+
 def test_labels_are_drawn_as_the_model_says():
     """Chi-square over 4,000 positions with the same five probabilities, 4 degrees of freedom."""
     from scipy.stats import chisquare

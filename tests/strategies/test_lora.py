@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from clmed.adapters import linear_layers
 from clmed.errors import UserError
 from clmed.training.export import save_model
 from clmed.training.schedule import learning_rate
@@ -163,9 +164,23 @@ def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
     for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": []}):
         with pytest.raises(UserError, match="lora needs"):
             make_trainer(small_config({"lora": wrong}), make_model(), tokenizer, World())
-    trainer = make_trainer(small_config({"lora": {"targets": ["query"]}}), make_model(), tokenizer, World())
-    with pytest.raises(UserError, match=r"lora: .*query"):
-        trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
+    for targets, tied, message in (
+        (["q_proj", "query"], False, "no linear layer 'query'"),
+        (["q_porj"], False, "did you mean 'q_proj'"),
+        (["embed_tokens"], False, "no linear layer 'embed_tokens'"),  # peft's for embeddings are of another kind
+        (["lm_head"], True, "the head has the weights of the embeddings"),
+    ):
+        model = make_model(tie_word_embeddings=tied)
+        trainer = make_trainer(small_config({"lora": {"targets": targets}}), model, tokenizer, World())
+        with pytest.raises(UserError, match=f"lora: .*{message}"):
+            trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
+
+
+def test_targets_are_the_ends_of_names(make_model: Any) -> None:
+    model = make_model()
+    assert linear_layers(model, "q_proj") == [f"model.layers.{n}.self_attn.q_proj" for n in (0, 1)]
+    assert linear_layers(model, ["0.mlp.up_proj", "lm_head"]) == ["model.layers.0.mlp.up_proj", "lm_head"]
+    assert len(linear_layers(model, "all-linear")) == 2 * 7
 
 
 def test_learns_less_and_forgets_less(make_model: Any, tokenizer: Any) -> None:
