@@ -23,7 +23,7 @@ from clmed.evaluation.evaluator import RunWriter, Scores, make_benchmarks, most_
 from clmed.evaluation.familiarity import familiarity
 from clmed.evaluation.floors import Floors
 from clmed.evaluation.trackers import trackers
-from clmed.lifetime import asked_to_stop, recorded, versions
+from clmed.lifetime import asked_to_stop, recorded, refuse_changed, versions
 from clmed.lineage import find_shared, lineage, register, take_up
 from clmed.planning import PhasePlan, Plan, duration
 from clmed.planning.gpus import peak_of
@@ -79,6 +79,8 @@ def _run(
     started = time.perf_counter()
     disable_progress_bar()  # of transformers, which draws one for each file it reads or writes
     strategies = make_strategies(config)
+    if not overwrite:
+        refuse_changed(directory, strategies)
     searched = Searched([*asked(whole_exams(config)), *asked_by_tasks(config)])
     dropped = left_out(config, searched, voice.scanning)
     leaked = contaminated(config, searched, voice.scanning)
@@ -174,7 +176,7 @@ def _run(
     found = checkpoints.latest() if going_on else None
     with (
         asked_to_stop(trainer),
-        recorded(config, world, directory, overwrite or going_on, found, voice),
+        recorded(config, world, directory, overwrite or going_on, found, voice, strategies),
         lost_rank_told(world),
         checkpoints,
     ):

@@ -1,13 +1,16 @@
 """How a run begins and ends in its directory: what it ran on, what stops it, what is written of its end."""
 
+import hashlib
+import inspect
 import os
 import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ import torch
 from clmed.config import ExperimentConfig, dump
 from clmed.errors import LostRankError, StoppedError, UserError
 from clmed.results.rundir import RunDirectory
+from clmed.strategy import Strategy
 from clmed.training.checkpoint import Found
 from clmed.training.sharding import World
 from clmed.training.step import StepTrainer
@@ -63,13 +67,15 @@ def recorded(
     overwrite: bool,
     found: Found | None,
     voice: Voice,
+    strategies: Sequence[Strategy],
 ) -> Iterator[None]:
     """Make the run directory, or take it up at a checkpoint, and write there how the work inside ends."""
     if not world.main:
         yield
         return
     if found is None:
-        RunDirectory.create(directory.path, dump(config), environment(world), overwrite)
+        around = environment(world) | {"strategies": own_files(strategies)}
+        RunDirectory.create(directory.path, dump(config), around, overwrite)
         voice.write_to(directory.log)
     else:
         place, steps = found.values["place"], found.values["clock"]["train_iterations"]
@@ -92,6 +98,28 @@ def recorded(
             directory.set_status("stopped", reason)
         raise
     directory.set_status("complete")
+
+
+def own_files(strategies: Sequence[Strategy]) -> dict[str, str]:
+    """The files of strategies that are not clmed's own, and of their base classes, each with its SHA-256."""
+    kinds = {kind for strategy in strategies for kind in type(strategy).mro()} - set(Strategy.mro())
+    found = {}
+    for kind in kinds:
+        if not kind.__module__.startswith("clmed.strategies."):
+            with suppress(TypeError, OSError):  # made without a file
+                file = Path(inspect.getfile(kind))
+                found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return dict(sorted(found.items()))
+
+
+def refuse_changed(directory: RunDirectory, strategies: Sequence[Strategy]) -> None:
+    """Raise UserError where a run would go on with a strategy whose file is another than when the run began."""
+    began = directory.environment().get("strategies", {})
+    if changed := [name for name, digest in own_files(strategies).items() if began.get(name, digest) != digest]:
+        raise UserError(
+            f"{directory.path} was begun with another {changed[0]}, and would end as neither the old nor the new one "
+            "does: put the file back to go on, or start anew with --overwrite."
+        )
 
 
 def environment(world: World) -> dict[str, object]:

@@ -8,7 +8,7 @@ from clmed.strategy import Strategy
 
 
 class Freeze(Strategy):
-    """Leave the input embeddings and the `layers` bottom layers as they are: what they hold cannot be forgotten.
+    """Leave the input embeddings and the `layers` bottom layers as they are, and train the others.
 
     theta_i <- theta_i for every weight of the embeddings and of layers 1..k; the others train as usual. They have no
     gradient, no optimizer state and no copy in a Fisher or an anchor. Where the output layer shares the embeddings'

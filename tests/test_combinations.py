@@ -29,6 +29,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 STRUCTURE = {"lora", "olora", "osft", "block_expansion", "freeze"}
 WEIGHTS = {"average", "soup", "ema", "merge"}
 ADAPTERS = {"lora", "olora"}
+NO_DECAY = ["stream.0.optimizer.weight_decay=0", "stream.1.optimizer.weight_decay=0"]
 ADDING = {"replay", "rewarm", "interleave", "self_synthesis", "der"}
 
 
@@ -59,7 +60,7 @@ def refused(config: ExperimentConfig, *names: str) -> list[str]:
 
 def test_every_ordered_pair(folder: Path) -> None:
     assert sorted(PARAMETERS) == catalogue.names()
-    config = load("base.yaml", ["stream.0.optimizer.weight_decay=0", "stream.1.optimizer.weight_decay=0"])
+    config = load("base.yaml", NO_DECAY)
     one = config.model_copy(update={"stream": config.stream[:1]})
     for first, second in permutations(PARAMETERS, 2):
         assert bool(refused(config, first, second)) == senseless(first, second), (first, second)
@@ -185,6 +186,25 @@ def test_strategies_of_one_s_own(folder: Path) -> None:
     (folder / "my.py").write_text(MINE.replace("import no_such_module", "").replace("no_such_module.DEFAULT", "1"))
     with pytest.raises(UserError, match=r"my.py, line 29: AttributeError: 'Late' object has no attribute 'whole'"):
         make_strategies(load("base.yaml", ["strategy={my.py:Late: }"]))
+
+
+def test_a_run_does_not_go_on_with_another_file(folder: Path) -> None:
+    """Its defaults are parameters, too. A strategy of clmed's own is known by clmed's version."""
+    from clmed.lifetime import own_files, refuse_changed
+    from clmed.results.rundir import RunDirectory
+
+    def made() -> list[Any]:
+        return make_strategies(load("base.yaml", ["strategy={my.py:Held: {fisher_from: [general]}, l2: }", *NO_DECAY]))
+
+    (folder / "my.py").write_text("from clmed.strategies.ewc import EWC\nclass Held(EWC): ...\n")
+    began = own_files(made())
+    assert list(began) == ["my.py"]
+    run = RunDirectory.create(folder / "run", "name: run", {"strategies": began})
+    refuse_changed(run, made())
+    (folder / "my.py").write_text((folder / "my.py").read_text() + "# another\n")
+    with pytest.raises(UserError, match=r"was begun with another my.py.*--overwrite"):
+        refuse_changed(run, made())
+    refuse_changed(RunDirectory(folder / "none"), made())
 
 
 @pytest.mark.full
