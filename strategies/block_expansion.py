@@ -52,10 +52,11 @@ class BlockExpansion(Strategy):
             raise UserError(
                 f"block_expansion: the model has {len(blocks)} blocks, so `every` can be {len(blocks)} at most."
             )
-        if sum(_is_output(name) for name, _ in blocks[0].named_modules()) < 2:
+        outputs = sum(_is_output(name) for name, _ in blocks[0].named_modules())
+        if outputs < 2 or any(parameter.ndim > 2 for parameter in blocks.parameters()):
             raise UserError(
                 f"block_expansion: the blocks of {type(model).__name__} have no layers named "
-                f"{', '.join(sorted(OUTPUTS))}, so what a copy adds to the model cannot be set to zero."
+                f"{', '.join(sorted(OUTPUTS))}, or experts beside them, so what a copy adds cannot be set to zero."
             )
         model.requires_grad_(False)
         grown: list[nn.Module] = []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen2Config, Qwen2MoeConfig
 
 from clmed.errors import UserError
 from clmed.evaluation.encoding import Request
@@ -96,8 +96,10 @@ def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
     trainer = make_trainer(small_config({"block_expansion": {"every": 4}}), make_model(), tokenizer, World())
     with pytest.raises(UserError, match="the model has 2 blocks"):
         trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
-    shape = OPTConfig(vocab_size=len(tokenizer), hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2)
-    model = AutoModelForCausalLM.from_config(shape)
-    trainer = make_trainer(small_config({"block_expansion": {"every": 1}}), model, tokenizer, World())
-    with pytest.raises(UserError, match="OPTForCausalLM have no layers named"):
-        trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
+    small = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    experts = {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+    for shape in (OPTConfig(**small, ffn_dim=64), Qwen2MoeConfig(**small, **experts, num_key_value_heads=2)):
+        model = AutoModelForCausalLM.from_config(shape)
+        trainer = make_trainer(small_config({"block_expansion": {"every": 1}}), model, tokenizer, World())
+        with pytest.raises(UserError, match=f"{type(model).__name__} have no layers named"):
+            trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
