@@ -1,5 +1,6 @@
 """Commands that read finished or unfinished runs: `clmed compare`, `diagnose`, `report`, `watch`."""
 
+import gc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -61,13 +62,11 @@ def compare(
       clmed compare runs --by strategy --format markdown -o comparison.md
       clmed compare runs/naive runs/frozen --allow-mismatch --margin 2
     """
-    import gc
-
     from clmed.results.comparison import compare as put_side_by_side
     from clmed.results.comparison import formats
     from clmed.results.files import write_whole
 
-    gc.disable()  # of what is read of thousands of runs nothing is garbage, and looking for it takes its time
+    _keep_everything()
     found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch, follow=_bar)
     if output is not None:
         write_whole(output, formats.FORMATS[form](found).encode())
@@ -97,9 +96,15 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
       clmed report runs/naive runs/replay runs/ewc -o report.html
       clmed report runs -o report.html
     """
+    _keep_everything()
     from clmed.results.report.render import write_report
 
     click.echo(write_report(runs, output))
+
+
+def _keep_everything() -> None:
+    """Of what is read of runs nothing is garbage, and looking for it takes its time: of thousands half of it."""
+    gc.disable()
 
 
 def _bar(items: Sequence[T], what: str) -> Iterable[T]:

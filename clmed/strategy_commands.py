@@ -1,15 +1,20 @@
 """`clmed strategies`: what there is against forgetting, and all about one of them."""
 
+from __future__ import annotations
+
 import ast
 import keyword
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from clmed import catalogue
 from clmed.declared import find_spec
 from clmed.errors import UserError
 from clmed.starting_point import STRATEGY, TEST
+
+if TYPE_CHECKING:
+    from clmed.catalogue import Parameter, StrategyInfo
 
 
 @click.group(invoke_without_command=True)
@@ -47,6 +52,8 @@ def show(name: str) -> None:
       clmed strategies show replay
       clmed strategies show my_methods.py:Mine
     """
+    from clmed import catalogue
+
     info = catalogue.find(name)
     click.echo(f"{name}" + (f" ({info.family})" if info.family else "") + f"\n\n{info.text or 'No docstring.'}\n")
     if info.experimental:
@@ -77,6 +84,8 @@ def new(file: Path) -> None:
       python -m pytest test_my_method.py
       clmed strategies show my_method.py:MyMethod
     """
+    from clmed import catalogue
+
     class_name = "".join(word.capitalize() for word in file.stem.split("_"))
     words = (file.stem, class_name)
     if file.suffix != ".py" or not all(word.isidentifier() and not keyword.iskeyword(word) for word in words):
@@ -101,7 +110,9 @@ def _list() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    found: dict[str, list[catalogue.StrategyInfo]] = {family: [] for family in catalogue.FAMILIES}
+    from clmed import catalogue
+
+    found: dict[str, list[StrategyInfo]] = {family: [] for family in catalogue.FAMILIES}
     unreadable = []
     for name in catalogue.names():
         try:
@@ -126,11 +137,11 @@ def _list() -> None:
     Console().print(table)
 
 
-def _parameter(key: str, parameter: catalogue.Parameter) -> str:
+def _parameter(key: str, parameter: Parameter) -> str:
     return f"{key}: {parameter.annotation} " + ("(required)" if parameter.required else f"= {parameter.default}")
 
 
-def _as_yaml(info: catalogue.StrategyInfo) -> str:
+def _as_yaml(info: StrategyInfo) -> str:
     """The section `strategy` with every parameter: its default, or a value of the right kind to be replaced."""
     import yaml
 

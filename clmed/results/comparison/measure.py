@@ -165,18 +165,23 @@ def _curves(run: Run, benchmark: Benchmark) -> Curves | None:
     """None where the answers are not known."""
     if benchmark.keys is None:
         return None
-    kept = [run.answers(benchmark.name, point) for point in (0, _best(run, benchmark), run.last)]
-    whole = [each for each in kept if each is not None and each.holds(benchmark.keys)]
+    points = 0, _best(run, benchmark), run.last  # the best is often the base
+    kept = {point: run.answers(benchmark.name, point) for point in dict.fromkeys(points)}
+    whole = {
+        point: each.only(benchmark.keys)
+        for point, each in kept.items()
+        if each is not None and each.holds(benchmark.keys)
+    }
     if len(whole) < len(kept):
         return None
-    base, best, now = (each.only(benchmark.keys) for each in whole)
+    base, best, now = (whole[point] for point in points)
     return Curves(
         base=base.values,
         best=best.values,
         now=now.values,
         sizes=base.tokens,
         strata=base.subjects if benchmark.macro else None,
-        right_or_wrong=all(each.right_or_wrong for each in whole),
+        right_or_wrong=all(each.right_or_wrong for each in whole.values()),
     )
 
 

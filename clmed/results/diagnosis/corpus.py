@@ -42,7 +42,7 @@ def inadequate_corpus(record: Record) -> Finding | None:
 
 def _losses(record: Record) -> list[tuple[str, Estimate, Estimate]]:
     first: Mapping[str, Estimate] = {source.source: source.loss for source in record.familiarity}
-    return [(name, first[name], last) for name, last in record.last_losses().items() if name in first]
+    return [(name, first[name], last) for name, last in record.last_losses.items() if name in first]
 
 
 def _change(record: Record) -> str:

@@ -15,7 +15,7 @@ def mismatch(record: Record) -> Finding | None:
     finding.
     """
     general = [source for source in record.familiarity if source.general]
-    last = record.last_losses()
+    last = record.last_losses
     if not general:
         return None
     usual = max(source.loss.high for source in general if not is_unknown(record, source.script))

@@ -158,6 +158,7 @@ class Record:
         """The main scripts of the general sources that were looked at, or of the domain's."""
         return {source.script for source in self.familiarity if source.general == general}
 
+    @cached_property
     def last_losses(self) -> dict[str, Estimate]:
         """Of each source of the stream, the mean training loss of the last steps of the experience it came last in."""
         found = {}
