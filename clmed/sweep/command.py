@@ -38,7 +38,10 @@ def sweep(folder: SweepFolder, points: Sequence[GridPoint], jobs: Jobs, varied: 
     found = summary.settings(folder, done)
     if found:
         console.print(summary.table(points, found))
-        summary.write(folder, done, found, NOTE)
+        notes = summary.notes(folder, done)
+        for note in notes:
+            console.print(note, soft_wrap=True)
+        summary.write(folder, done, found, [*notes, NOTE])
     console.print(f"summary  {folder.path / 'summary.md'}", soft_wrap=True)
     if varied is not None and not state.failed:
         _surfaces(console, folder, points, varied)

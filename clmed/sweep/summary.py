@@ -14,6 +14,7 @@ from rich.text import Text
 from clmed.results.files import write_whole
 from clmed.results.fronts import pareto
 from clmed.results.metrics import Rows, gain, last_point, retention
+from clmed.results.runs import Run
 from clmed.results.table import tokens_text
 from clmed.sweep.folder import SweepFolder
 from clmed.sweep.grid import GridPoint, short_keys
@@ -24,11 +25,15 @@ FIELDS = ("gain", "retention", *COSTS)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The runs of one setting; of each number one value a run. gain and retention are shares, NaN where none is."""
+    """The runs of one setting; of each number one value a run. gain and retention are shares.
+
+    untold: which of them no benchmark of some run tells; NaN where one does, but some score is no number.
+    """
 
     values: tuple[str, ...]
     runs: int
     numbers: dict[str, list[float]]
+    untold: frozenset[str]
 
     def mean(self, name: str) -> float:
         return statistics.fmean(self.numbers[name])
@@ -36,8 +41,10 @@ class Setting:
     def shown(self, name: str) -> str:
         """Mean ± standard deviation over the seeds; gain and retention in points."""
         values = self.numbers[name]
-        if any(math.isnan(value) for value in values):
+        if name in self.untold:
             return "–"
+        if not all(map(math.isfinite, values)):
+            return "NaN"  # a note says why
         if name not in ("gain", "retention"):
             mean = self.mean(name)
             return f"{mean:.0f}" if name == "train_seconds" else f"{mean:.2e}" if name == "flops" else tokens_text(mean)
@@ -46,26 +53,42 @@ class Setting:
 
 
 def numbers(rows: Rows) -> dict[str, float]:
-    """Gain, retention and what it cost, at the last point of a run."""
+    """Gain, retention (NaN where no benchmark tells them) and what it cost, at the last point of a run."""
     last = last_point(rows)
     end = next(row for row in rows if row["point"] == last)
-    changes = {"gain": gain(rows), "retention": retention(rows)}
-    found = {name: math.nan if value is None else value for name, value in changes.items()}
+    found = {name: math.nan if value is None else value for name, value in _changes(rows).items()}
     return found | {name: float(end[name]) for name in COSTS}
+
+
+def _changes(rows: Rows) -> dict[str, float | None]:
+    return {"gain": gain(rows), "retention": retention(rows)}
 
 
 def settings(folder: SweepFolder, points: Sequence[GridPoint]) -> list[Setting]:
     """One for each combination of values but the seed's, of runs that are complete and measured something."""
-    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    groups: dict[tuple[str, ...], list[Rows]] = {}
     for point in points:
         rows = folder.run(point).results()
         if rows:
             values = tuple(text for key, text in point.values.items() if key != "seed")
-            groups.setdefault(values, []).append(numbers(rows))
-    return [
-        Setting(values=values, runs=len(found), numbers={name: [each[name] for each in found] for name in FIELDS})
-        for values, found in groups.items()
-    ]
+            groups.setdefault(values, []).append(rows)
+    return [_setting(values, found) for values, found in groups.items()]
+
+
+def _setting(values: tuple[str, ...], runs: Sequence[Rows]) -> Setting:
+    found = [numbers(rows) for rows in runs]
+    return Setting(
+        values=values,
+        runs=len(runs),
+        numbers={name: [each[name] for each in found] for name in FIELDS},
+        untold=frozenset(name for rows in runs for name, change in _changes(rows).items() if change is None),
+    )
+
+
+def notes(folder: SweepFolder, points: Sequence[GridPoint]) -> list[str]:
+    """Which runs have scores that are no numbers, and why."""
+    told = {point.name: Run(path=folder.run(point).path).unscored for point in points}
+    return [f"{name} {why}." for name, why in told.items() if why]
 
 
 def headings(points: Sequence[GridPoint]) -> list[str]:
@@ -100,12 +123,12 @@ def table(points: Sequence[GridPoint], found: Sequence[Setting]) -> Table:
     return made
 
 
-def write(folder: SweepFolder, points: Sequence[GridPoint], found: Sequence[Setting], note: str = "") -> None:
-    """summary.md, and summary.csv with a line for each run."""
+def write(folder: SweepFolder, points: Sequence[GridPoint], found: Sequence[Setting], told: Sequence[str] = ()) -> None:
+    """summary.md, with what is told below its table, and summary.csv with a line for each run."""
     heads = headings(points)
     lines = [f"| {' | '.join(heads)} |", "|" + "---:|" * len(heads)]
     lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells(found)]
-    text = "\n".join([f"# {folder.path.name}", "", *lines, "", note]).rstrip() + "\n"
+    text = "\n".join([f"# {folder.path.name}", "", *lines, *(f"\n{each}" for each in told)]) + "\n"
     write_whole(folder.path / "summary.md", text.encode())
     write_whole(folder.path / "summary.csv", _by_run(folder, points).encode())
 

@@ -14,7 +14,7 @@ from clmed.results.surface import Array, Best, Factor, Interval, Surface, best
 from clmed.results.table import tokens_text
 from clmed.sweep.folder import SweepFolder
 from clmed.sweep.grid import GridPoint, short_keys
-from clmed.sweep.summary import numbers
+from clmed.sweep.summary import notes, numbers
 
 RESPONSES = {"gain": 1.0, "forgetting": -1.0}  # what each adds to the balance
 
@@ -56,7 +56,8 @@ class Varied:
         }
         for name, values in measured.items():
             if np.isnan(values).any():
-                raise UserError(f"--surface: no accuracy of a benchmark tells {name}; see `evaluation` in the file.")
+                why = notes(folder, points) or [f"no accuracy of a benchmark tells {name}; see `evaluation`."]
+                raise UserError("\n".join(f"--surface: {line}" for line in why))
         return {name: Surface.fit(self.factors, self.settings, values) for name, values in measured.items()}
 
 
