@@ -68,7 +68,7 @@ def test_where_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         SlurmJobs(tmp_path, 1, [])
 
 
-def _until(condition, seconds: float = 120) -> None:
+def _until(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
