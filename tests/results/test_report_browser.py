@@ -13,6 +13,8 @@ from clmed.results.report.render import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
+LONG = ["/projects/corpora/general/wikipedia-of-all-languages-deduplicated.jsonl"] * 3
+A4 = 680  # pixels of its width between margins of 15 mm
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -24,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch.setattr("clmed.results.report.losses.MOST_FLIPS", 40)  # axe looks at every cell
     runs = [
         whole_run(folder / "naive"),
-        whole_run(folder / "replay", name="replay", keeps=0.7, strategy={"replay": {"ratio": 0.25}}),
+        whole_run(folder / "replay", name="replay", keeps=0.7, strategy={"replay": {"ratio": 0.25, "from": LONG}}),
         whole_run(folder / "ewc", name="ewc", keeps=0.4, points=3, state="stopped"),
     ]
     file = write_report(runs, folder / "report.html")
@@ -117,9 +119,19 @@ def test_on_paper_it_is_light_and_nothing_is_hidden_behind_a_scroll_bar(browser:
     opened.page.emulate_media(media="print")
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not opened.page.locator(".filter").first.is_visible()
+    opened.page.set_viewport_size({"width": A4, "height": 1000})
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollHeight > e.clientHeight + 1).length"
     assert opened.page.evaluate(cut) == 0
+    wide = "[...document.querySelectorAll('table')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert opened.page.evaluate(f"{wide}.map(e => e.id)") == []
+    assert opened.page.locator(".finding pre").first.is_visible()
     assert opened.page.pdf().startswith(b"%PDF")
+    opened.page.close()
+
+
+def test_questions_are_not_squeezed_on_a_phone(browser: Any, report: Path) -> None:
+    opened = Opened(browser, report, PHONE)
+    assert opened.page.locator("#flip-table thead th", has_text="question").bounding_box()["width"] > 220
     opened.page.close()
 
 

@@ -176,7 +176,8 @@ class _Box:
         axes.text(self.left - EDGE / 2, y, text, ha="right", **middle)
         for number, value in enumerate(values):
             if words := self._written(value):
-                colour = "white" if abs(value) > 0.6 * float(norm.vmax or 1) else "black"
+                # From there on white is the better read on RdBu, by the contrast of WCAG.
+                colour = "white" if abs(value) > 0.7 * float(norm.vmax or 1) else "black"
                 axes.text(self.left + self.cell * (number + 0.5), y, words, ha="center", color=colour, **middle)
 
     def _written(self, value: float) -> str:

@@ -40,10 +40,11 @@ def inline(figure: Figure, *, name: str, alternative: str, caption: str, apart: 
     for number, artist in enumerate(artist for artist in VALUES if artist.figure is figure):
         artist.set_gid(f"values-{number}")
         values[f"values-{number}"] = VALUES[artist]
-    panels = tuple(
-        _svg(figure, box, name=f"{name}-{number}", alternative=alternative, values=values)
-        for number, box in enumerate(_boxes(figure, apart and len(figure.axes) > 1))
-    )
+    with no_glyph_warnings():
+        panels = tuple(
+            _svg(figure, box, name=f"{name}-{number}", alternative=alternative, values=values)
+            for number, box in enumerate(_boxes(figure, apart and len(figure.axes) > 1))
+        )
     footer = " ".join(text.get_text() for text in figure.texts) if len(panels) > 1 else ""
     return Drawing(name=name, caption=f"{caption} {footer}".strip(), panels=panels)
 
@@ -76,7 +77,7 @@ def _svg(
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "clmed", "svg.fonttype": "path"}), no_glyph_warnings():
+    with matplotlib.rc_context({"svg.hashsalt": "clmed", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches=box, metadata={"Date": None})
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)

@@ -106,7 +106,10 @@ def configurations(named: Mapping[str, Run]) -> Table | None:
 
 
 def environments(named: Mapping[str, Run]) -> Table | None:
+    """The command, which is each run's own, is shown of one run only: of several they would all differ."""
     leaves = {label: _leaves(run.environment) for label, run in named.items()}
+    if len(leaves) > 1:
+        leaves = {label: {key: text for key, text in of.items() if key != "command"} for label, of in leaves.items()}
     return _side_by_side("environment-table", "What the results may depend on besides", leaves, only_different=False)
 
 

@@ -128,11 +128,12 @@ def flip_table(members: Members, benchmarks: Sequence[str]) -> Table | None:
         return None
     known = any(flip.question for found in every.values() for flip in found)
     several, seeds = len(members) > 1, any(len(runs) > 1 for runs in members.values())
+    asked = Column(heading="question", numeric=False, hint="of a long one the beginning and the end", wide=True)
     columns = [
         *([Column(heading="run", numeric=False)] if several else []),
         Column(heading="subject", numeric=False),
         Column(heading="index", hint="its place in the file or subject, from 0", minor=known),
-        *([Column(heading="question", numeric=False, hint="of a long one the beginning and the end")] if known else []),
+        *([asked] if known else []),
         Column(heading="right", numeric=False),
         Column(heading="now says", numeric=False),
         *([Column(heading="seeds", hint="in how many of them")] if seeds else []),

@@ -70,7 +70,7 @@ def _compare(runs: Sequence[Run]) -> Comparison:
 
 def _line(label: str, run: Run) -> RunLine:
     strategy = ", ".join(run.strategy) or "naive"
-    told = [*([f"strategy {strategy}"] if strategy != run.name else []), f"seed {run.seed}"]
+    told = [*([f"strategy {strategy}"] if strategy != run.name else []), f"seed\N{NO-BREAK SPACE}{run.seed}"]
     if run.whole and run.state != "complete":
         told.append(f"measured {run.last} times since the base model")
     told += filter(None, [run.doing])

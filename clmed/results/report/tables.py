@@ -26,12 +26,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """minor: hidden on a phone, where the reader has room for what matters most."""
+    """minor: hidden on a phone, where the reader has room for what matters most; wide: holds sentences, which are not
+    to be squeezed."""
 
     heading: str
     numeric: bool = True
     hint: str = ""
     minor: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
