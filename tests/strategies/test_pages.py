@@ -28,6 +28,14 @@ def told(parameter: catalogue.Parameter) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_its_page_says_when_to_use_it_what_it_costs_and_the_formula(name: str) -> None:
+    text = page(name)
+    assert re.search(r"\*\*When|Use it when|Use it where|Use it\nwhen|When to use", text)
+    assert re.search(r"\*\*Costs|^Costs|What it costs|costs nothing", text, re.MULTILINE)
+    assert name in ("naive", "frozen") or "```text" in text or "**Formula.**" in text or "·" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_its_page_has_every_parameter_and_its_papers(name: str) -> None:
     info, text = catalogue.find(name), page(name)
     assert text.startswith(f"# {name}")
