@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clmed.complaints import did_you_mean, shown
-from clmed.declared import AnyStrategy, StandIn, find_spec, misspelt, read, stand_in
+from clmed.declared import AnyStrategy, StandIn, find_spec, read, stand_in, wrong_callbacks
 from clmed.errors import UserError
 
 GROUP = "clmed.strategies"
@@ -115,11 +115,8 @@ def find(name: str) -> StrategyInfo:
     node = source.classes[class_name]
     meant = stand_in(source, class_name)
     init = meant.init
-    for line, written, hook in misspelt(node):
-        raise UserError(
-            f"strategy '{name}': {path}, line {line}: nothing calls `{written}`; did you mean '{hook}'? (A method of "
-            "your own with such a name needs another.)"
-        )
+    for line, wrong in wrong_callbacks(node):
+        raise UserError(f"strategy '{name}': {path}, line {line}: {wrong}")
     positional = init is not None and len(init.args.posonlyargs) + len(init.args.args) > 1
     if init is not None and init in node.body and positional:
         raise UserError(

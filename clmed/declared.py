@@ -190,13 +190,17 @@ def _literals(body: list[ast.stmt]) -> dict[str, Any]:
     return found
 
 
-def misspelt(node: ast.ClassDef) -> Iterator[tuple[int, str, str]]:
-    """(line, name, what was probably meant) of methods that look like callbacks and are none: nothing calls them."""
-    for member in node.body:
-        if isinstance(member, ast.FunctionDef) and member.name.startswith(("before_", "after_")):
+def wrong_callbacks(node: ast.ClassDef) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) of methods that look like callbacks and are none, or cannot be called as one."""
+    plain = [member for member in node.body if isinstance(member, ast.FunctionDef) and not member.decorator_list]
+    for member in plain:
+        if member.name.startswith(("before_", "after_")):
             near = difflib.get_close_matches(member.name, CALLBACKS, n=1, cutoff=0.8)
             if near and near[0] != member.name:
-                yield member.lineno, member.name, near[0]
+                other = "(A method of your own with such a name needs another.)"
+                yield member.lineno, f"nothing calls `{member.name}`; did you mean '{near[0]}'? {other}"
+            elif near and len(member.args.posonlyargs + member.args.args) < 2 and member.args.vararg is None:
+                yield member.lineno, f"it is called with the trainer: def {member.name}(self, trainer, **kwargs)"
 
 
 def find_spec(module: str) -> ModuleSpec | None:

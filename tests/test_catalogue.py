@@ -301,7 +301,7 @@ def test_reading_all_built_ins_imports_none() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_method_that_nothing_calls_is_told(tmp_path: Path) -> None:
+def test_a_method_that_nothing_can_call_is_told(tmp_path: Path) -> None:
     from avalanche.core import BaseSGDPlugin
 
     callbacks = {name for name in dir(BaseSGDPlugin) if name.startswith(("before_", "after_"))}
@@ -310,6 +310,10 @@ def test_a_method_that_nothing_calls_is_told(tmp_path: Path) -> None:
                         ("before_trainig_exp", "did you mean 'before_training_exp'?")):  # fmt: skip
         (tmp_path / "my.py").write_text(f"class Mine:\n    def {name}(self, trainer): ...\n")
         assert words in refusal(catalogue.find, f"{tmp_path}/my.py:Mine")
+    (tmp_path / "my.py").write_text("class Mine:\n    def after_training_exp(self): ...\n")
+    assert "line 2: it is called with the trainer: def after_training" in refusal(
+        catalogue.find, f"{tmp_path}/my.py:Mine"
+    )
     methods = "".join(f"    def {name}(self, trainer): ...\n" for name in (*CALLBACKS, "after_lunch"))
     (tmp_path / "my.py").write_text(f"class Mine:\n{methods}")
     assert catalogue.find(f"{tmp_path}/my.py:Mine").class_name == "Mine"
