@@ -150,9 +150,10 @@ def test_four_ranks_equal_one(given, tmp_path, shard_ranks):
     four = on_ranks(4, lambda world: _each(world, given, accumulation=2, stream=stream), tmp_path, shard_ranks)
     one = _each(World(), given, accumulation=1, stream=stream)
     for name in STRATEGIES:
-        # AdamW divides by the root of the second moment, and so by little where a gradient is about as large as its
-        # rounding: one number of 256 in an adapter was 1.3e-5 away.
-        assert_same(one[name], four[name], steps=20, within=3e-5)
+        # AdamW divides by the root of the second moment, and so makes a whole step of a gradient that is about as large
+        # as its rounding: a token that came once had one of 5e-9 in one of its numbers, rounded to 1e-9, and ended
+        # 3.4e-5 away. (In one process, with other micro-batches, that number is 1.8e-5 away from itself.)
+        assert_same(one[name], four[name], steps=20, within=1e-4)
 
 
 def assert_same(one, two, steps, within=1e-5):
@@ -160,6 +161,8 @@ def assert_same(one, two, steps, within=1e-5):
     torch.testing.assert_close(torch.tensor(two["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=within)
+    differences = torch.cat([(two["weights"][name] - weight).flatten() for name, weight in one["weights"].items()])
+    assert differences.square().mean().sqrt() < 1e-6
     assert one["scores"].keys() == two["scores"].keys() != set()
     for name, (_, values) in one["scores"].items():
         assert two["scores"][name][1] == pytest.approx(values, abs=1e-5), name
