@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from clmed import catalogue
 from clmed.complaints import did_you_mean
 from clmed.config import ExperimentConfig, resolve
 from clmed.errors import UserError
@@ -120,14 +121,15 @@ class Estimate:
         for experience in self.config.stream:
             past += sum(self.source_tokens.get(name, 0.0) for name in earlier)
             earlier |= set(experience.data)
+        joined = any(catalogue.find(name).declared.joins for name in self.config.strategy)  # nothing comes before
         size = costs.Size(
-            experiences=len(self.phases),
+            experiences=1 if joined else len(self.phases),
             domain_tokens=on_top,
             tokens=self.source_tokens,
             steps=math.ceil(self.domain_tokens / training.tokens_per_step),
             step_tokens=training.tokens_per_step,
             row_tokens=training.sequence_length,
-            past=past,
+            past=0.0 if joined else past,
             shape=lambda: self.shape,
         )
         return costs.of(self.config.strategy, size)

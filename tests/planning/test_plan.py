@@ -57,6 +57,9 @@ def test_strategies_add_what_they_say():
     assert ewc.state["strategies"] == ewc.state["optimizer"]  # a Fisher and an anchor
     assert ewc.checkpoint / naive.checkpoint == pytest.approx(5 / 3)
     assert ewc.flops > naive.flops and ewc.tokens == naive.tokens
+    separate = "ewc: {fisher_from: [english], mode: separate}"  # a Fisher and an anchor for each of two experiences
+    assert plan(f"strategy={{{separate}}}").state["strategies"] == 2 * ewc.state["strategies"]
+    assert plan(f"strategy={{joint: , {separate}}}").state["strategies"] == ewc.state["strategies"]  # of one
     replay = plan("strategy={replay: {ratio: 0.2, from: [english]}}")
     assert replay.tokens == pytest.approx(naive.tokens * 1.25)
     shared = plan("strategy={replay: {ratio: 0.2, from: [english]}}", "stream.0.budget=total", "stream.1.budget=total")
