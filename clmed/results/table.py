@@ -32,6 +32,7 @@ MOST_COLUMNS = 7
 NAME_WIDTH = 12
 METRIC_WIDTH = 14
 MOST_ROWS = 16
+MOST_POINTS = 3  # beside the base, of a turned table
 HIDDEN = ("subject:", "letter:")
 """What categories begin with that no table shows."""
 BASELINES = {"constant": "one letter", "majority": "majority"}
@@ -51,19 +52,23 @@ def score_table(rows: Rows) -> Table:
     as there is room on a terminal 80 wide; subjects are never shown. A prefix that all benchmarks share ("synthetic-")
     goes into the title. The last rows are what can be had without reading the questions: always the letter that is
     right most often, and each subject's most frequent answer.
+
+    More benchmarks than have room beside each other stand below each other, with a column for each point.
     """
     columns, scores = _columns(rows), matrix(rows)
     prefix = _shared_prefix({column.key[0] for column in columns})
     title = f"{prefix.rstrip('-')} benchmarks: " if prefix else ""
     table = Table(
         title=f"{title}scores and changes since the base model",
-        caption="   ".join(f"{role}: {', '.join(names)}" for role, names in _roles(columns, prefix).items()),
         box=None,
         pad_edge=False,
         collapse_padding=True,
         header_style="bold",
         title_style="bold",
     )
+    if len(columns) > MOST_COLUMNS:
+        return _turned(table, rows, columns, prefix)
+    table.caption = "   ".join(f"{role}: {', '.join(names)}" for role, names in _roles(columns, prefix).items())
     table.add_column("point", overflow="fold", min_width=11)
     table.add_column("tokens", justify="right")
     for column in columns:
@@ -81,6 +86,38 @@ def score_table(rows: Rows) -> Table:
                 for column in columns
             ]
             table.add_row(label, "", *cells, style="dim")
+    return table
+
+
+def _turned(table: Table, rows: Rows, columns: Sequence[Column], prefix: str) -> Table:
+    """A row for each whole benchmark, by role; a column for the base and each of the last points."""
+    scores, points = matrix(rows), {row["point"]: row for row in rows}
+    shown = sorted({min(points), *sorted(points)[-MOST_POINTS:]})
+    table.add_column("benchmark", overflow="fold")
+    for point in shown:
+        name = f"{point} " + fold(points[point]["experience"], NAME_WIDTH)
+        tokens = Text(tokens_text(points[point]["tokens"]), style="not bold dim")
+        table.add_column(Text.assemble(name, "\n", tokens, justify="left"), no_wrap=True, vertical="bottom")
+    found = {(row["benchmark"], row["category"], row["metric"]): row for row in rows if row["point"] == min(points)}
+    baselines = {name: label for name, label in BASELINES.items() if any(name in row for row in found.values())}
+    for heading in baselines.values():
+        table.add_column(
+            Text(heading.replace(" ", "\n"), style="not bold dim"), justify="right", style="dim", vertical="bottom"
+        )
+    for role in _roles(columns, prefix):
+        table.add_row(Text(role, style="bold"))
+        for column in columns:
+            if column.role == role and column.heading:
+                unit = "nats" if column.key[2] == NATS else _unit(column.key[2]).replace("\n", " ")
+                label = Text.assemble("  ", column.heading.removeprefix(prefix), " ", (unit, "dim"))
+                cells = [score_cell(column.key[2], scores[column.key], point, between=" ") for point in shown]
+                row = found.get(column.key, {})
+                floors = [{0: row[baseline]} if baseline in row else {} for baseline in baselines]
+                table.add_row(label, *cells, *(score_cell(column.key[2], floor, 0) for floor in floors))
+    notes = ["perplexities in nats per token"] if any(column.key[2] == NATS for column in columns) else []
+    if hidden := len(points) - len(shown):
+        notes.append(f"{hidden} points in between are in results.jsonl")
+    table.caption = "; ".join(notes)
     return table
 
 
@@ -185,8 +222,8 @@ def _shared_prefix(names: Collection[str]) -> str:
     return prefix + dash if len(names) > 1 else ""
 
 
-def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
-    """`41.3` and below it `+2.1`, coloured. `–` if it was not measured, `NaN` if what was is no number."""
+def score_cell(metric: str, points: Mapping[int, float], point: int, between: str = "\n") -> Text:
+    """`41.3` and below it (or `between` them) `+2.1`, coloured. `–` if it was not measured, `NaN` if no number."""
     if point not in points:
         return Text("–", style="dim")
     if math.isnan(points[point]):
@@ -198,7 +235,7 @@ def score_cell(metric: str, points: Mapping[int, float], point: int) -> Text:
         shown = f"{change:+.{digits}f}"
         better = change < 0 if lower_is_better(metric) else change > 0
         unchanged = float(shown) == 0
-        cell.append("\n").append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
+        cell.append(between).append(shown.replace("-", "−"), style="dim" if unchanged else "green" if better else "red")
     return cell
 
 

@@ -65,6 +65,36 @@ def test_fits_80_columns_and_shows_both_halves_of_what_was_forgotten():
     assert "synthetic benchmarks" in text and "retention: mmlu, cmmlu" in text
 
 
+def test_more_benchmarks_than_have_room_stand_below_each_other():
+    names = ["exam", "doctors_perplexity", *(f"general-{number}" for number in range(8))]
+    rows = [
+        {"point": point, "tokens": 1000 * point, "experience": "base" if point == 0 else "reading", "benchmark": name}
+        | {"role": "gain" if name[0] in "ed" else "retention", "category": "all", "score": 0.5 + point / 10}
+        | ({"metric": "nats_per_token"} if name[0] == "d" else {"metric": "accuracy", "constant": 0.25})
+        for point in range(6)
+        for name in names
+    ]
+    lines = rendered(rows, width=100)
+    words = [line.split() for line in lines]
+    assert ["exam", "%", "50.0", "80.0", "+30.0", "90.0", "+40.0", "100.0", "+50.0", "25.0"] in words
+    assert [
+        "doctors_perplexity",
+        "nats",
+        "0.500",
+        "0.800",
+        "+0.300",
+        "0.900",
+        "+0.400",
+        "1.000",
+        "+0.500",
+        "–",
+    ] in words
+    assert words.index(["gain"]) < words.index(["retention"]) < len(words) - 8
+    assert "perplexities in nats per token; 2 points in between are in results.jsonl" in lines[-1]
+    few = "\n".join(rendered([row for row in rows if row["point"] < 3], width=80))
+    assert "in between" not in few and "2 reading" in few
+
+
 @pytest.mark.parametrize(
     ("metric", "scores", "text", "style"),
     [
