@@ -165,6 +165,24 @@ def test_a_fall_within_the_noise_is_not_forgetting(tmp_path: Path, folder: Path)
     assert found is not None and "mmlu, c: " in found.evidence[1]
 
 
+@pytest.mark.parametrize(("dearer", "told"), [(0.3, False), (0.8, True)])
+def test_text_that_costs_far_more_is_forgetting_whatever_an_exam_says(
+    tmp_path: Path, folder: Path, dearer: float, told: bool
+) -> None:
+    same = answers(100, 0.8, 1)
+    path = written(tmp_path / "run", folder, role="retention", base=same, now=same)
+    run, nats = RunDirectory.open(path), [30.0, 31.0, 29.0, 30.0] * 5
+    for point, more in enumerate((0.0, 10 * dearer)):
+        place: dict[str, Any] = {"point": point, "experience": "learning" if point else "base", "final": True}
+        row = {"role": "retention", "benchmark": "general", "category": "all", "metric": "nats_per_token", "shots": 0}
+        score = {"score": 3 + more / 10, "questions": 20, "tokens": 1000 * point, "seconds": 1}
+        run.add_results([{**place, **row, **score}])
+        run.write_answers(point, "general", {"nats": [each + more for each in nats], "tokens": [10] * 20})
+    found = forgetting(record(path))
+    assert (found is not None) == told
+    assert found is None or found.title == "Forgetting: general lost 0.80 nats a token"
+
+
 def test_false_alarms_are_as_rare_as_intervals_promise(tmp_path: Path, folder: Path) -> None:
     """Two samples of one accuracy: nothing was lost, and in 40 runs forgetting is told of 1 or 2, not of more."""
     runs = [

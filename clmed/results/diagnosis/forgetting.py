@@ -12,16 +12,21 @@ from clmed.results.statistics.flips import flips
 from clmed.results.statistics.verdicts import MARGIN
 
 MOST_NATS = 0.1  # that a token of general text may cost more: 10.5 % of perplexity
+FAR_NATS = 0.5  # beyond which it is forgetting whatever the exams say, which ask little of how text goes on
 WORST = 5  # categories told of a benchmark
 NAMED = 3  # questions
 
 
 def forgetting(record: Record) -> Finding | None:
-    """Where the whole interval of a retention benchmark's change lies beyond the margin (1 point of accuracy)."""
+    """Where the whole interval of a retention benchmark's change lies beyond the margin: 1 point of accuracy.
+
+    Text counts beside an exam that fell, where no exam is measured, and where it costs far more.
+    """
     lost = [change for change in record.changes("retention") if _lost(change)]
     exams = [change for change in lost if not change.text]
-    if not lost or (not exams and any(not change.text for change in record.changes("retention"))):
-        return None  # text that costs more while every exam is answered as before is no forgetting
+    far = any(change.text and change.by.low > FAR_NATS for change in lost)
+    if not lost or (not exams and not far and any(not change.text for change in record.changes("retention"))):
+        return None  # text that costs a little more while no exam is known to have fallen is no forgetting
     evidence = [f"point 0 to {record.point}: {change}" for change in lost]
     for change in exams:
         fallen = [each for each in record.categories(change) if each.by.high < 0]
