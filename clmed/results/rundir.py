@@ -46,6 +46,7 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 LOG = "log.txt"
+NO_SCORE = "its point or its score is no number"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
     CONFIG, ENVIRONMENT, SOURCES, TRAIN, RESULTS, VARIANTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT,
@@ -307,6 +308,11 @@ def _fingerprint(config: Mapping[str, Any]) -> str:
     from clmed.config import fingerprint
 
     return fingerprint({**config, "strategy": [list(item) for item in (config.get("strategy") or {}).items()]})
+
+
+def is_score(row: Mapping[str, Any]) -> bool:
+    """Whether it has a score (NaN is one) and a point. Other programs write null for a NaN."""
+    return isinstance(row.get("point"), int) and isinstance(row.get("score"), (int, float))
 
 
 def is_run(path: Path) -> bool:

@@ -16,7 +16,18 @@ import yaml
 from clmed.errors import UserError
 from clmed.results.answers import Answers, read_answers
 from clmed.results.metrics import Key, matrix
-from clmed.results.rundir import CONFIG, LOADER, RESULTS, STATUS, VARIANTS, Row, RunDirectory, is_run
+from clmed.results.rundir import (
+    CONFIG,
+    LOADER,
+    NO_SCORE,
+    RESULTS,
+    STATUS,
+    VARIANTS,
+    Row,
+    RunDirectory,
+    is_run,
+    is_score,
+)
 from clmed.results.whole import whole_rows
 
 T = TypeVar("T")
@@ -57,11 +68,11 @@ class Run:
     @cached_property
     def rows(self) -> list[Row]:
         """Those of categories, subjects and other metrics, too."""
-        return self._read(self.directory.results, [])
+        return self._read(lambda: self._scores(RESULTS), [])
 
     @cached_property
     def variants(self) -> list[Row]:
-        return self._read(lambda: self.directory.results(VARIANTS), [])
+        return self._read(lambda: self._scores(VARIANTS), [])
 
     @cached_property
     def training(self) -> list[Row]:
@@ -164,6 +175,13 @@ class Run:
         if not self.directory.has_answers(point, benchmark):
             return None
         return self._read(lambda: self.directory.answers(point, benchmark, names), None)
+
+    def _scores(self, file: str) -> list[Row]:
+        rows = self.directory.results(file)
+        for number, row in enumerate(rows, start=1):
+            if not is_score(row):
+                raise UserError(f"{self.path / file}, line {number} is damaged ({NO_SCORE}); mend or delete this line.")
+        return rows
 
     @cached_property
     def _status(self) -> State:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clmed.errors import UserError
 from clmed.results.metrics import WHOLE, primary_metrics
-from clmed.results.rundir import Row
+from clmed.results.rundir import NO_SCORE, Row, is_score
 
 # How the row of a whole benchmark is written: one line of a hundred, where there are subjects.
 _WHOLE = f'"category": "{WHOLE}"'.encode()
@@ -33,9 +33,11 @@ def whole_rows(file: Path, buffer: bytearray) -> list[Row]:
         try:
             row = json.loads(line.decode())
             if row["category"] == WHOLE:
+                if not is_score(row):
+                    raise ValueError(NO_SCORE)
                 rows.append(row)
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{file}, {place} is damaged; mend or delete this line.") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file}, {place} is damaged ({error}); mend or delete this line.") from None
     metrics = primary_metrics(rows)
     return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clmed.errors import UserError
 from clmed.evaluation.floors import Floors
 from clmed.results.metrics import last_point
-from clmed.results.rundir import RESULTS, STATUS, TRAIN, Row, RunDirectory
+from clmed.results.rundir import RESULTS, STATUS, TRAIN, Row, RunDirectory, is_score
 from clmed.watching.tail import Tail
 
 RECENT = 50  # steps over which speed and losses are averaged
@@ -123,7 +123,7 @@ class Follower:
             rows, fresh = tail.rows()
             if fresh:
                 kept.clear()
-            kept.extend(rows)
+            kept.extend(row for row in rows if tail is self.train or is_score(row))
         elsewhere = status["state"] == "running" and status.get("host") != socket.gethostname()
         return Seen(
             state="elsewhere" if elsewhere else state,

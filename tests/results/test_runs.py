@@ -31,11 +31,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torn = answered_run(folder / "torn", name="torn", strategy={"der": {}})
     with (torn / "results.jsonl").open("a") as file:
         file.write("{]\n")
+    nulled(answered_run(folder / "nulled", name="nulled", strategy={"agem": {}}))
     lost = answered_run(folder / "lost", name="lost", strategy={"l2": {}})
     (lost / "status.json").write_text("")
     RunDirectory.create(folder / "empty", "name: empty\n", {})
     (folder / "notes").mkdir()
     return folder
+
+
+def nulled(run: Path) -> Path:
+    """As other programs (jq, pandas) write what was no number."""
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    (run / "results.jsonl").write_text("".join(json.dumps(row | {"score": None}) + "\n" for row in rows))
+    return run
 
 
 def told(command: str, *arguments: str) -> tuple[int, str]:
@@ -57,6 +65,7 @@ def test_a_folder_stands_for_its_runs_and_each_is_shown_as_it_is(
         "going": "is still going",
         "killed": "was killed before its end",
         "torn": "results.jsonl, line ",
+        "nulled": "is damaged (its point or its score is no number); mend or delete this line",
         "lost": "status.json cannot be read",
         "empty": "holds no results yet",
     }.items():
@@ -77,7 +86,9 @@ def test_without_runs_each_says_what_to_do(command: str, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("command", ["plot", "report", "diagnose"])
 def test_of_one_run_that_cannot_be_read_the_file_is_named(command: str, folder: Path) -> None:
     code, text = told(command, str(folder / "torn"))
-    assert code and "torn/results.jsonl, line" in text
+    assert code and text.count("torn/results.jsonl, line") == 1
+    code, text = told(command, str(folder / "nulled"))
+    assert code and text.count("nulled/results.jsonl, ") == text.count("its point or its score is no number") > 0
 
 
 def test_labels_of_figures_tell_the_state(folder: Path) -> None:

@@ -178,6 +178,14 @@ def test_without_a_configuration_no_floor_is_known(tmp_path: Path) -> None:
     assert "point 1: one" in text and "floor" not in text
 
 
+def test_a_score_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    row = {"point": 0, "tokens": 0, "experience": "base", "role": "gain", "benchmark": "exam", "category": "all"}
+    known = Follower(run).look().results
+    run.add_results([row | {"metric": "accuracy", "score": score} for score in (None, 0.5)])
+    assert [each["score"] for each in Follower(run).look().results] == [*(each["score"] for each in known), 0.5]
+
+
 def test_how_it_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ends = {
         "complete": ({"state": "complete"}, 0, "complete"),

@@ -9,7 +9,6 @@ as small dots.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,15 @@ import numpy as np
 from clmed.results.comparison import averages
 from clmed.results.fronts import BASE, Point, ends, front, is_beyond, is_trivial, known, trivial_front
 from clmed.results.groups import Group
-from clmed.results.plots.labels import NEAR, nearest, place_labels
+from clmed.results.plots.names import names, write_names
 from clmed.results.plots.runs import interval, label
-from clmed.results.plots.style import BOTTOM, COLOURS, GREY, LEFT, WIDTH, cut, new_figure, tell, text_size
+from clmed.results.plots.style import COLOURS, GREY, new_figure, tell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEAST = 5.0  # points: a smaller range would magnify noise
-EDGE = 0.08  # inches right of and above the plane
 BLUE, ORANGE = COLOURS[:2]
 STYLES: dict[str, dict[str, Any]] = {
     "beyond the trivial front": {"marker": "o", "color": BLUE, "markerfacecolor": BLUE},
@@ -108,13 +106,16 @@ def draw_spots(found: Sequence[Spot], between: Sequence[Point]) -> Figure:
         if BASE not in (point for _, point in named):  # `frozen` is there
             named.append(("base", BASE))
         pareto = front([*(point for _, point in named), *between])
-        _size(figure, axes, low, named, between, [*_draw_fronts(axes, trivial, pareto), *bars])
+        lines = [*_draw_fronts(axes, trivial, pareto), *bars]
+        told = write_names(
+            figure, axes, names(axes, named), front=[*pareto, BASE], low=low, others=between, lines=lines
+        )
         axes.plot(*BASE, marker="+", color="black", markersize=6, zorder=4)
         if between:
             axes.plot(*zip(*between, strict=True), "s", markersize=2, color=GREY, zorder=3)
         for spot, kind in zip(found, kinds, strict=True):
             _draw_spot(axes, spot, STYLES[kind])
-        axes.set_xlabel("gain (points of accuracy)")
+        axes.set_xlabel("\n".join(filter(None, ["gain (points of accuracy)", told])))
         axes.set_ylabel("retention (points of accuracy)")
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -199,47 +200,3 @@ def _draw_legend(figure: Figure, kinds: Sequence[str], between: bool) -> float:
         handlelength=1.6, handletextpad=0.5, labelspacing=0.3,
     )  # fmt: skip
     return legend.get_window_extent().height / figure.dpi + 0.1
-
-
-def _size(
-    figure: Figure,
-    axes: Axes,
-    low: float,
-    named: Sequence[tuple[str, Point]],
-    between: Sequence[Point],
-    lines: Sequence[Sequence[Point]],
-) -> None:
-    """Find the least height at which all labels have room, and write them."""
-    from matplotlib.patheffects import withStroke
-
-    inner = WIDTH - LEFT - EDGE
-    labels = ["\n".join(cut(figure, line, inner - 2 * EDGE) for line in label.split("\n")) for label, _ in named]
-    sizes = [text_size(figure, label) for label in labels]
-    for step in range(40):
-        height = 2.4 * 1.1**step
-        extent = inner, height
-        spots, others = (_inches(axes, found, extent) for found in ([point for _, point in named], between))
-        centres = place_labels(spots, sizes, extent, others, [_inches(axes, line, extent) for line in lines], step < 8)
-        if centres is not None:
-            break
-    else:
-        raise AssertionError("labels without room on a page of any height")
-    halo = [withStroke(linewidth=1.5, foreground="white", alpha=0.8)]  # lines pass behind the letters
-    page = height + BOTTOM + low + EDGE
-    figure.set_size_inches(WIDTH, page)
-    axes.set_position((LEFT / WIDTH, (BOTTOM + low) / page, inner / WIDTH, height / page))
-    for spot, centre, size, text in zip(spots, centres, sizes, labels, strict=True):
-        place: dict[str, Any] = {"transform": axes.transAxes, "zorder": 5}
-        end = nearest(np.array(spot), np.array(centre), np.array(size) / 2)
-        if math.dist(spot, end) > NEAR:
-            xs, ys = zip(spot, end, strict=True)
-            axes.plot(np.array(xs) / inner, np.array(ys) / height, color=GREY, linewidth=0.4, **place)
-        style: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.0, "path_effects": halo}
-        axes.text(centre[0] / inner, centre[1] / height, text, **style, **place)
-
-
-def _inches(axes: Axes, points: Sequence[Point], extent: Point) -> list[Point]:
-    """From the lower left corner of a plane so wide and high."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    width, height = extent
-    return [((x - left) / (right - left) * width, (y - bottom) / (top - bottom) * height) for x, y in points]
