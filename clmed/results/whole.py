@@ -29,7 +29,7 @@ def whole_rows(file: Path, buffer: bytearray) -> list[Row]:
         return []
     end = buffer.rfind(b"\n", 0, length) + 1
     rows = []
-    for place, line in _lines_with(_WHOLE, buffer, end) if _is_sound(buffer, end) else _lines(buffer, end):
+    for start, line in _lines_with(_WHOLE, buffer, end) if _is_sound(buffer, end) else _lines(buffer, end):
         try:
             row = json.loads(line.decode())
             if row["category"] == WHOLE:
@@ -37,7 +37,8 @@ def whole_rows(file: Path, buffer: bytearray) -> list[Row]:
                     raise ValueError(NO_SCORE)
                 rows.append(row)
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{file}, {place} is damaged ({error}); mend or delete this line.") from None
+            number = buffer.count(b"\n", 0, start) + 1
+            raise UserError(f"{file}, line {number} is damaged ({error}); mend or delete this line.") from None
     metrics = primary_metrics(rows)
     return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
 
@@ -50,16 +51,18 @@ def _is_sound(content: bytearray, end: int) -> bool:
     return bool((letters[:1] == ord("{")).all() and (begin == ord("{")).all() and (finish == ord("}")).all())
 
 
-def _lines(content: bytearray, end: int) -> Iterator[tuple[str, bytearray]]:
-    """Each with where it is."""
-    for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
-        yield f"line {number}", line
+def _lines(content: bytearray, end: int) -> Iterator[tuple[int, bytearray]]:
+    """Each with the byte at which it begins."""
+    start = 0
+    for line in content[:end].split(b"\n")[:-1]:
+        yield start, line
+        start += len(line) + 1
 
 
-def _lines_with(part: bytes, content: bytearray, end: int) -> Iterator[tuple[str, bytearray]]:
+def _lines_with(part: bytes, content: bytearray, end: int) -> Iterator[tuple[int, bytearray]]:
     """Those that hold `part`."""
     at = content.find(part, 0, end)
     while at >= 0:
         start, stop = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
-        yield f"the line at byte {start}", content[start:stop]
+        yield start, content[start:stop]
         at = content.find(part, stop, end)
