@@ -231,6 +231,9 @@ def _markdown_cell(cell: str) -> str:
 
 def _latex(lines: Sequence[Sequence[str]]) -> str:
     header, *rows = [[_latex_cell(cell) for cell in line] for line in lines]
+    # Behind the end of a line a bracket or star would belong to that.
+    for row in rows:
+        row[0] = f"{{}}{row[0]}" if row[0].startswith(("[", "*")) else row[0]
     written = [f"{' & '.join(line)} \\\\" for line in [header, *rows]]
     start = f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
     return "\n".join([start, "\\toprule", written[0], "\\midrule", *written[1:], "\\bottomrule", "\\end{tabular}"])

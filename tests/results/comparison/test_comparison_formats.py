@@ -111,6 +111,8 @@ def test_names_are_shown_as_they_are_written(folder):
     assert r"a&lt;b>~c^d\\e\|f" in formats.markdown(odd)
     tilde, caret, slash = r"\textasciitilde{}", r"\textasciicircum{}", r"\textbackslash{}"
     assert rf"a\textless{{}}b\textgreater{{}}{tilde}c{caret}d{slash}{slash}e\textbar{{}}f" in formats.latex(odd)
+    bracket = replace(found, rows=(replace(found.rows[0], label="[x] y", on_front=False, on_trivial_front=False),))
+    assert "\\midrule\n{}[x] y &" in formats.latex(bracket)  # else an option of the line's end
 
 
 def test_the_command_writes_what_it_is_asked_for(folder, tmp_path):

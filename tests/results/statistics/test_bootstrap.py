@@ -88,6 +88,17 @@ def test_an_interval_over_questions_holds_the_truth_in_95_of_100_samples(questio
     assert held / 300 >= 0.925
 
 
+def test_a_few_questions_that_weigh_as_much_as_many_make_an_interval_wide():
+    """One subject of 180 questions, four of 5: the few are three quarters of the mean, and may differ by luck alone."""
+    strata = np.repeat(np.arange(5), [180, 5, 5, 5, 5])
+    held = 0
+    for number, values in enumerate(np.random.default_rng(5).choice([1.0, -1, 0], (300, 200), p=[0.02, 0.06, 0.92])):
+        drawn = question_draws(values[:, None], strata, rng=generator(number), draws=600)[:, 0]
+        found = interval(float(np.mean([values[strata == name].mean() for name in range(5)])), drawn)
+        held += found.low <= -0.04 <= found.high
+    assert held / 300 >= 0.925
+
+
 def test_no_difference_among_few_questions_is_no_certainty():
     drawn = question_draws(np.zeros((50, 1)), rng=generator(0))[:, 0]
     found = interval(0.0, drawn)
