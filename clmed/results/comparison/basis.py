@@ -46,25 +46,39 @@ def basis(runs: Sequence[Run], against: Group) -> Basis:
     """against: whose questions count where runs have none in common."""
     # One that has no point after the base yet has nothing to be compared, and may lack benchmarks so far.
     usable = [run for run in runs if run.whole and run.last] or [run for run in runs if run.whole]
-    first = [run for run in usable if any(run is own for own in against.counted)]
+    first = {id(run) for run in against.counted}
     known, notes = {}, []
     for name in dict.fromkeys(name for run in usable for name in run.scores):
-        having = [run for run in usable if name in run.scores]
-        if len(having) < len(usable):
-            missing = [run.path.name for run in usable if name not in run.scores]
-            notes.append(f"{name} was not measured by {some(missing)}: it is left out of the averages")
-        scores = having[0].scores[name]
+        measured = sorted((run for run in usable if name in run.scores), key=lambda run: id(run) not in first)
+        scores = measured[0].scores[name]
         row = scores[min(scores)]
+        having = [run for run in measured if has(run, name, row["metric"])]
+        for lacking, why in (
+            ([run for run in usable if name not in run.scores], f"{name} was not measured by"),
+            (
+                [run for run in measured if not has(run, name, row["metric"])],
+                f"{name} has another metric than {row['metric']} in",
+            ),
+        ):
+            if lacking:
+                notes.append(f"{why} {some([run.path.name for run in lacking])}: it is left out of the averages")
         known[name] = Benchmark(name=name, role=row["role"], metric=row["metric"], questions=row.get("questions", 0))
         if len(usable) <= MOST_READ:
-            known[name], told = _by_question(known[name], sorted(having, key=lambda run: run not in first))
+            known[name], told = _by_question(known[name], having)
             notes += [f"{name}: {each}" for each in told]
     if len(usable) > MOST_READ:
         notes.append(
             f"of more than {MOST_READ} runs no single answers are read: intervals come from the scores alone, wider"
         )
-    averaged = [b for b in known.values() if is_accuracy(b.metric) and all(b.name in run.scores for run in usable)]
+    averaged = [
+        b for b in known.values() if is_accuracy(b.metric) and all(has(run, b.name, b.metric) for run in usable)
+    ]
     return Basis(known=known, averaged=averaged, notes=notes)
+
+
+def has(run: Run, name: str, metric: str) -> bool:
+    """Whether it measured a benchmark, in this metric."""
+    return any(row["metric"] == metric for row in run.scores.get(name, {}).values())
 
 
 def _by_question(plain: Benchmark, runs: Sequence[Run]) -> tuple[Benchmark, list[str]]:

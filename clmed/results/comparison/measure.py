@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clmed.results.answers import Texts
-from clmed.results.comparison.basis import Benchmark
+from clmed.results.comparison.basis import Benchmark, has
 from clmed.results.groups import Group
 from clmed.results.metrics import is_accuracy
 from clmed.results.runs import Run
@@ -138,7 +138,13 @@ def _by_formula(runs: Sequence[Run], pairs: Sequence[tuple[Run, Run]], benchmark
 
 def _measured(group: Group, benchmark: Benchmark) -> list[Run]:
     """The runs of a group that were measured at the base and later."""
-    return [run for run in group.counted if run.last and {0, run.last} <= run.scores.get(benchmark.name, {}).keys()]
+    return [
+        run
+        for run in group.counted
+        if run.last
+        and {0, run.last} <= run.scores.get(benchmark.name, {}).keys()
+        and has(run, benchmark.name, benchmark.metric)
+    ]
 
 
 def _pairs(runs: Sequence[Run], against: Group, benchmark: Benchmark) -> list[tuple[Run, Run]]:

@@ -1,5 +1,6 @@
 """Runs side by side: what is measured, what is refused, what is said of unfinished and damaged runs."""
 
+import json
 import math
 import shutil
 
@@ -281,6 +282,22 @@ def test_unfinished_and_damaged_runs_are_shown_as_such(tmp_path):
     status = RunDirectory(empty).path / "status.json"
     status.write_text(status.read_text().replace('"began"', '"began_else"').replace('"pid": ', '"pid": 1'))
     assert compare([whole, empty]).rows[1].state == "killed"
+
+
+def test_a_benchmark_in_another_metric_is_not_compared(tmp_path):
+    """Allowed, the run stands in the table by what it has in common with the others."""
+    naive = answered_run(tmp_path / "naive")
+    other = answered_run(tmp_path / "other", name="other", strategy={"ewc": {}})
+    shutil.rmtree(other / "answers")
+    rows = [json.loads(line) for line in (other / "results.jsonl").read_text().splitlines()]
+    changed = [row | {"metric": "nats_per_token", "score": 2.5} if row["benchmark"] == "mmlu" else row for row in rows]
+    (other / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    with pytest.raises(UserError, match="mmlu: metric nats_per_token, not accuracy"):
+        compare([naive, other])
+    found = compare([other, naive], allow_mismatch=True)
+    cells = {row.label: row.cells for row in found.rows}
+    assert "mmlu" in cells["naive"] and "mmlu" not in cells["other"] and "cmmlu" in cells["other"]
+    assert "mmlu has another metric than accuracy in other: it is left out of the averages" in found.notes
 
 
 def test_without_answers_scores_alone_give_wider_intervals(tmp_path, runs):
