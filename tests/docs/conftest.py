@@ -17,6 +17,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("demo", "replay", 0.8),
         ("replay", "replay", 0.8),
         ("ewc", "ewc", 0.4),
+        ("law-naive", "naive", 0.0),
+        ("law-replay", "replay", 0.8),
+        ("smollm2-english-naive", "naive", 0.0),
+        ("smollm2-english-replay", "replay", 0.8),
     ):
         whole_run(folder / "runs" / place, name=name, keeps=keeps)
     (folder / "experiments").symlink_to(ROOT / "experiments")

@@ -64,7 +64,7 @@ def test_a_command_is_one(line: str) -> None:
         assert words[start + 1] == "clmed"
         check(words[start + 2 :])
     else:
-        assert program in ("python", ".venv/bin/pre-commit", "hf", "git", "wandb"), f"what is {program}?"
+        assert program in ("python", ".venv/bin/pre-commit", "hf", "git", "wandb", "export"), f"what is {program}?"
 
 
 def check(words: list[str]) -> None:
