@@ -181,11 +181,12 @@ def diverged(run: RunDirectory) -> bool:
 
 
 def shown(setting: Setting) -> str:
-    """`ratio 0.05, learning rate x 0.3`."""
+    """`ratio 0.05, learning rate x 0.3`; large numbers as 1.06e+10."""
     if setting == DEFAULT:
         return "as in its file"
     return ", ".join(
-        f"learning rate × {value:g}" if strategy == RATE else f"{parameter} {value}"
+        ("learning rate × " if strategy == RATE else f"{parameter} ")
+        + (f"{value:g}" if isinstance(value, float) else str(value))
         for (strategy, parameter), value in setting.items()
     )
 

@@ -17,6 +17,7 @@ from clmed.watching.tail import Tail
 
 RECENT = 50  # steps over which speed and losses are averaged
 END = 1 << 18  # bytes read of a train.jsonl at the first look: far more than RECENT steps
+OF_A_STEP = ("experience", "step", "tokens", "all_tokens", "lr")  # what every row of train.jsonl has
 State = Literal["running", "elsewhere", "killed", "stopped", "complete"]
 
 
@@ -123,7 +124,7 @@ class Follower:
             rows, fresh = tail.rows()
             if fresh:
                 kept.clear()
-            kept.extend(row for row in rows if tail is self.train or is_score(row))
+            kept.extend(row for row in rows if (_is_step(row) if tail is self.train else is_score(row)))
         elsewhere = status["state"] == "running" and status.get("host") != socket.gethostname()
         return Seen(
             state="elsewhere" if elsewhere else state,
@@ -150,3 +151,8 @@ class Follower:
     def _silent(self) -> float:
         changed = [file.stat().st_mtime for name in (STATUS, TRAIN, RESULTS) if (file := self.run.path / name).exists()]
         return max(0.0, time.time() - max(changed, default=time.time()))
+
+
+def _is_step(row: Row) -> bool:
+    """Other programs may have written into the file."""
+    return all(name in row for name in OF_A_STEP)

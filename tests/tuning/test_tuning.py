@@ -14,7 +14,7 @@ from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory
 from clmed.sweep import running
 from clmed.tuning.budget import at_budget, flops, scaled
-from clmed.tuning.compare import Tuning, tune
+from clmed.tuning.compare import Tuning, shown, tune
 from clmed.tuning.report import report
 from clmed.tuning.spaces import RATE, published, settings, space_of
 from tests.command import TINY, in_process
@@ -257,6 +257,12 @@ def test_published_spaces_are_of_parameters_that_exist_and_say_where_they_come_f
             assert set(ranges) <= {*catalogue.find(name).parameters, RATE}, name
         for where in ranges.values():
             assert "arXiv" in where.source or "ours" in where.source
+
+
+def test_a_setting_is_said_in_short_numbers() -> None:
+    setting = {("ewc", "strength"): 10600000000.0, (RATE, "factor"): 0.3}
+    assert shown(setting) == "strength 1.06e+10, learning rate × 0.3"
+    assert shown({("der", "memory"): 4000}) == "memory 4000"
 
 
 def test_trials_fill_the_space_and_more_begin_with_the_same_ones() -> None:

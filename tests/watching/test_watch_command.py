@@ -186,6 +186,13 @@ def test_a_score_that_is_none_is_passed_over(tmp_path: Path) -> None:
     assert [each["score"] for each in Follower(run).look().results] == [*(each["score"] for each in known), 0.5]
 
 
+def test_a_row_that_is_no_step_is_passed_over(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    known = shown(Follower(run).look())
+    run.add_training([{}, {"step": 5}])
+    assert shown(Follower(run).look()) == known
+
+
 def test_how_it_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ends = {
         "complete": ({"state": "complete"}, 0, "complete"),
