@@ -20,8 +20,9 @@ class SourceConfig(Section):
     those that hold a question of a benchmark.
     text, question, answer, input and messages name columns. A chat is a list of {role, content} in the column
     `messages`, or a pair of question (with an `input`, if it has one) and answer; `template` is Jinja, in place of the
-    tokenizer's chat template. `answer_weight` is what a token of an exam's answer weighs in the loss, where one of the
-    explanation weighs 1.
+    tokenizer's chat template. Of an exam the right letter is learned, or its option's text (`answer_as`), with the
+    explanation or without (`target`). `answer_weight` is what a token of an exam's answer weighs in the loss, where
+    one of the explanation weighs 1.
     What an explanation teaches is seen beside wrong and shorter ones: `shuffle_explanations` is a seed by which each
     question gets the explanation of another; `explanation_share` is how much of each is kept, from its first character
     on. Questions, answers and their split into parts stay as they are.

@@ -35,6 +35,8 @@ class ExperimentConfig(Section):
     """A whole run. No strategy at all means naive training, one experience after the other.
 
     `from: RUN@point` starts at the weights of a measurement point of another run instead of at the base model.
+    `data_root` is the folder that relative paths in `data` and `evaluation` start from, itself seen from the folder in
+    which the command is given; `miniworld` is the built-in world.
     """
 
     # By `from`, which is a word of Python, everywhere but in Python.

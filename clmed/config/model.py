@@ -25,7 +25,12 @@ class PretrainConfig(Budgeted):
 
 
 class BuildConfig(Section):
-    """A Llama made from scratch, with a byte-level BPE of `vocabulary` tokens learned from `tokenizer_from`."""
+    """A Llama made from scratch, with a byte-level BPE of `vocabulary` tokens learned from `tokenizer_from`.
+
+    Vectors have `hidden_size` numbers, inside the feed-forward part `intermediate_size`; `context` is the longest row
+    in tokens. `tie_embeddings`: one matrix for input and output. `seed` is that of the first weights, which
+    `pretrain` then teaches.
+    """
 
     hidden_size: PositiveInt
     layers: PositiveInt

@@ -12,7 +12,11 @@ BASE = "base"  # what results call the model before the first experience, so no 
 
 
 class ExperienceConfig(Budgeted):
-    """One training phase; `budget` says whether replayed tokens come on top (domain) or count as well (total)."""
+    """One training phase; `budget` says whether replayed tokens come on top (domain) or count as well (total).
+
+    `data` names the sources that are trained on, mixed by their sizes. `measure_at`: domain tokens (`400k`) or epochs
+    (`1 epoch`) of the phase at which it is measured, too. The end is always measured.
+    """
 
     name: Name
     data: Names = Field(min_length=1)

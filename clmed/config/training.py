@@ -11,6 +11,8 @@ from clmed.quantities import Quantity
 class OptimizerConfig(Section):
     """AdamW, its learning rate `lr` warmed up over a share of the steps and decayed to `final` * lr.
 
+    `clip` is the largest norm that the gradient keeps.
+
     `state: carry` goes on with the moments of the experience before, `reset` starts with none. `wsd` stays at lr and
     falls in the last `anneal` of the steps; `infinite` falls within `cooldown` of the steps to `level` * lr, stays, and
     anneals like wsd. Experiences that go on at the level have warmup, cooldown (and, before the last, anneal) 0.
@@ -51,6 +53,10 @@ class OptimizerConfig(Section):
 
 class TrainingConfig(Section):
     """How a step is computed; `weighting` says whether sources count by their share or by their supervised tokens.
+
+    Rows have `sequence_length` tokens; a step has `tokens_per_step` of all processes together, of which each computes
+    `micro_batch_size` rows at a time. `device: auto` takes GPUs where there are any, `sharding: auto` cuts the weights
+    over the processes where there are several; `none` refuses to start with several.
 
     The model is sharded over `shard_ranks` processes (all, if not given); with fewer than there are, each group of so
     many holds a copy (hybrid sharding: the GPUs of one node, say). `cpu_offload` keeps shards and optimizer in host

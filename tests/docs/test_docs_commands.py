@@ -1,5 +1,7 @@
 """The commands on the pages and in the help: the program knows them, and what they name is there."""
 
+import glob
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ OWN = "experiments/replay-ewc-average.yaml"
 MAKE = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 EXTRAS = set(re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text().partition("extras_require]")[2], re.MULTILINE))
 # What answers at once runs, on runs that stand for a reader's.
-AT_ONCE = ("compare", "diagnose", "plan", "strategies", "validate")
+AT_ONCE = ("compare", "diagnose", "plan", "plot", "report", "strategies", "validate", "watch")
 
 
 def lines(block: Block) -> list[str]:
@@ -63,6 +65,8 @@ def test_a_command_is_one(line: str) -> None:
         start = words.index("-m")
         assert words[start + 1] == "clmed"
         check(words[start + 2 :])
+    elif program == "source":
+        assert words == [".venv/bin/activate"]  # made by `make setup`
     elif program == "export":
         assert words and all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in words)
     else:
@@ -127,9 +131,11 @@ def test_options_named_in_a_line_of_text() -> None:
 
 
 def runs_at_once(line: str) -> bool:
-    """Made on its page, and tested there: leash.py and law.yaml."""
+    """Not what is made on its page, and tested there: leash.py and law.yaml."""
     words = shlex.split(line, comments=True)
-    return words[0] == "clmed" and words[1] in AT_ONCE and not {"leash.py:Leash", "law.yaml"} & set(words)
+    if words[0] != "clmed" or words[1] not in AT_ONCE or {"leash.py:Leash", "law.yaml", "runs/leash"} & set(words):
+        return False
+    return words[1] not in ("plot", "report") or not {"runs", "runs/*"} & set(words)  # of all runs it takes long
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if runs_at_once(line.values[0])])
@@ -139,10 +145,27 @@ def test_commands_that_answer_at_once(
     """On an experiment and runs that stand for the reader's."""
     monkeypatch.chdir(reader)
     words = shlex.split(line, comments=True)[1:]
-    there = [OWN if word.endswith(".yaml") and not Path(word).exists() else word for word in words]
+    there = [each for word in words for each in (sorted(glob.glob(word)) if "*" in word else [stand_in(word)])]
     done = in_process(capfd, *there)
     assert (done.code, done.err) == (0, "")
     assert done.out
+
+
+def stand_in(word: str) -> str:
+    """An experiment, or a run, that is there for one that is not."""
+    if word.endswith(".yaml") and not Path(word).exists():
+        return OWN
+    return "runs/naive" if word.startswith("runs/") and not Path(word).exists() else word
+
+
+def test_seeds_of_the_first_run_are_one_row(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As its page says: two sweeps, compared by strategy."""
+    monkeypatch.chdir(reader)
+    (line,) = (str(each.values[0]) for each in COMMANDS if "naive-sweep" in str(each.values[0]))
+    done = in_process(capfd, *shlex.split(line)[1:], "--format", "json")
+    assert [row["seeds"] for row in json.loads(done.out)["rows"]] == [[0, 1], [0, 1]]
 
 
 def told(block: Block) -> dict[str, str]:
