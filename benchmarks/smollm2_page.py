@@ -18,7 +18,9 @@ from clmed.results.comparison import Comparison, compare, formats
 from clmed.results.metrics import as_shown, primary_metric
 from clmed.results.plots import figures
 from clmed.results.plots.style import COLOURS, GREY, MARKERS, SMALL, new_figure, render
+from clmed.results.report.losses import category_table
 from clmed.results.rundir import RunDirectory, is_run
+from clmed.results.runs import open_runs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "smollm2.md"
 STUDY = "smollm2"
@@ -27,6 +29,7 @@ METHODS = {
     "chinese": ["naive", "replay", "ewc"],
 }
 ACROSS = 3  # panels in a row
+GENERAL = {"english": "mmlu-other", "chinese": "mmlu"}  # whose categories are shown
 RECORD = ["run", "seed", "point", "experience", "tokens", "benchmark", "role", "metric", "score", "questions"]
 
 
@@ -41,6 +44,7 @@ def main(folder: Path) -> None:
             writer.writerows(row for run in runs for row in record(run))
             write_part(PAGE, f"{domain} scores", scores(first))
             write_part(PAGE, domain, tables(first, by="run"))
+            write_part(PAGE, f"{domain} categories", categories([run.path for run in first], GENERAL[domain]))
             again = {name(run) for run in runs if seed(run) == 1}
             twice = [run for run in runs if name(run) in again]
             write_part(PAGE, f"{domain} seeds", tables(twice, by="strategy"))
@@ -60,6 +64,11 @@ def found(folder: Path, domain: str, methods: Sequence[str]) -> list[RunDirector
 
 def name(run: RunDirectory) -> str:
     return str(run.config()["name"])
+
+
+def method(label: str) -> str:
+    """`naive` of `smollm2-english-naive`."""
+    return label.rpartition("-")[2]
 
 
 def seed(run: RunDirectory) -> int:
@@ -89,8 +98,7 @@ def scores(runs: Sequence[RunDirectory]) -> str:
         values = [row["score"], row.get("constant"), *(end[row["benchmark"]]["score"] for end in ends)]
         shown = ["–" if value is None else f"{scale * value:.{digits}f}" for value in values]
         lines.append([f"{row['benchmark']} ({row['role']})", *shown])
-    methods = [name(run).rpartition("-")[2] for run in runs]
-    return markdown(["", "base", "one letter", *methods], lines)
+    return markdown(["", "base", "one letter", *(method(name(run)) for run in runs)], lines)
 
 
 def tables(runs: Sequence[RunDirectory], by: Any) -> str:
@@ -100,10 +108,21 @@ def tables(runs: Sequence[RunDirectory], by: Any) -> str:
     return formats.markdown(compare([run.path for run in runs], by=by)).partition("\n- changes since")[0].strip()
 
 
+def categories(paths: Sequence[Path], benchmark: str) -> str:
+    """A line for each category of a benchmark: the change since the base with its interval, a column for each run."""
+    runs = {method(run.name): [run] for run in open_runs(paths)}
+    found = category_table(compare(paths), runs)
+    assert found is not None
+    kind = f"category of {benchmark}"
+    rows = sorted((row for row in found.rows if row[0].note == kind), key=lambda row: row[0].text)
+    cells = [[row[0].text, row[1].text, *(f"{cell.text}<br>{cell.note}" for cell in row[2:])] for row in rows]
+    return markdown(["", "questions", *runs], cells)
+
+
 def changes(comparison: Comparison) -> Figure:
     """A panel for each primary benchmark: the change since the base and its 95 % interval, a line for each run."""
     rows = comparison.rows
-    methods = [row.label.rpartition("-")[2] for row in rows]
+    methods = [method(row.label) for row in rows]
     down = -(-len(comparison.primary) // ACROSS)
     with new_figure([*methods, *comparison.primary]) as figure:
         figure.set_size_inches(ACROSS * 2.3, down * (0.55 + 0.16 * len(rows)))

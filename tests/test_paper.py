@@ -27,9 +27,10 @@ FOLDERS = ("llama2-13b", "chinese-llama2-13b")
 OVERLAYS = {"llama2-13b/v100.yaml", "chinese-llama2-13b/model.yaml"}
 EVERY = [str(file.relative_to(EXPERIMENTS)) for folder in FOLDERS for file in (EXPERIMENTS / folder).rglob("*.yaml")]
 FILES = sorted(set(EVERY) - OVERLAYS)
-# Tokens of one pass that the files are planned with; docs/reproduction.md says where they come from.
+# Tokens of one pass that the files are planned with, as docs/reproduction.md has them.
 TOKENS = {"encyclopedia": 300e6, "exam": 24.5e6, "english": 100e6, "chinese": 60e6, "guidelines": 100e6}
 STEP = 1024  # tokens
+FEWER = ("block_expansion.every=1", "freeze.layers=1", "self_synthesis.rows=8")
 
 
 def plan(config: ExperimentConfig) -> Estimate:
@@ -67,6 +68,8 @@ class Small:
         for experience in load(EXPERIMENTS / file).stream:
             if experience.tokens is not None:
                 settings.append(f"stream.{experience.name}.tokens={3 * STEP}")
+        strategies = load(EXPERIMENTS / file).strategy  # what the pico model has no layers, and no time, for
+        settings += [f"strategy.{key}" for key in FEWER if key.partition(".")[0] in strategies]
         return validation.load(EXPERIMENTS / file, settings)
 
     def run(self, file: str) -> RunDirectory:
@@ -94,7 +97,10 @@ def small(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., An
         yield Small()
 
 
-ALIKE = r".*/(base|l2|interleave|half-.*|equal-.*|epoch-(?!1-answer).*)\.yaml|chinese.*/mixed\.yaml"
+ALIKE = (
+    r".*/(base|l2|interleave|soup|ema|olora|rewarm|curriculum|half-.*|equal-.*|epoch-(?!1-answer).*)\.yaml"
+    r"|chinese.*/mixed\.yaml"
+)
 
 
 def alike(file: str) -> bool:
