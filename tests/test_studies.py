@@ -67,7 +67,7 @@ def test_no_question_of_the_test_is_learned(folder: Path) -> None:
     assert len(texts) == len(others)
     for text, other in zip(texts, others, strict=True):
         assert all(part in text for part in other["CONTEXTS"])
-    tested = [part for key in test for part in records[key]["CONTEXTS"]]
+    tested = [part for key in test for part in records[key]["CONTEXTS"] if len(part) > 100]  # not "Case series."
     assert not [part for part in tested if any(part in text for text in texts)]
 
 
