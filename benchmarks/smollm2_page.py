@@ -9,7 +9,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 from measure import markdown, write_part
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(RECORD)
         for domain, methods in METHODS.items():
-            runs = found(folder, domain, methods)
+            runs = complete(folder, domain, methods)
             first = [run for run in runs if seed(run) == 0]
             writer.writerows(row for run in runs for row in record(run))
             write_part(PAGE, f"{domain} scores", scores(first))
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
                 PAGE.with_name(f"{STUDY}-{domain}-{kind}.png").write_bytes(render(picture, "png"))
 
 
-def found(folder: Path, domain: str, methods: Sequence[str]) -> list[RunDirectory]:
+def complete(folder: Path, domain: str, methods: Sequence[str]) -> list[RunDirectory]:
     """The complete runs of a domain, in the order of `methods`, each with its seeds together."""
     runs = [RunDirectory.open(path) for path in sorted(folder.iterdir()) if is_run(path)]
     names = [f"{STUDY}-{domain}-{method}" for method in methods]
@@ -101,7 +101,7 @@ def scores(runs: Sequence[RunDirectory]) -> str:
     return markdown(["", "base", "one letter", *(method(name(run)) for run in runs)], lines)
 
 
-def tables(runs: Sequence[RunDirectory], by: Any) -> str:
+def tables(runs: Sequence[RunDirectory], by: Literal["run", "strategy"]) -> str:
     """What `clmed compare --format markdown` says of them, without the signs, which the page explains once."""
     if not runs:
         return "No such run yet."
@@ -137,9 +137,8 @@ def changes(comparison: Comparison) -> Figure:
                 axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=0.9)
                 axes.plot(value, place, MARKERS[0], color=COLOURS[0], markersize=3.5)
             axes.set_yticks(range(len(rows)), methods)
-            better = "points" if scale > 1 else "nats a token (less is better)"
             axes.set_title(f"{benchmark} ({cells[0].role})", loc="left", fontsize=SMALL, fontweight="bold")
-            axes.set_xlabel(better)
+            axes.set_xlabel("points" if scale > 1 else "nats a token (less is better)")
             axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(len(rows) - 0.5, -0.5)  # shared
     return figure

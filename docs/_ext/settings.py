@@ -23,6 +23,7 @@ from clmed.config.sections import Section
 from clmed.quantities import Quantity
 
 NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 class Settings(Directive):
@@ -101,7 +102,7 @@ def limit(bound: str) -> str:
     name, _, value = bound.partition("(")[2].rstrip(")").partition("=")
     if name == "min_length":
         return "not empty"
-    return f"{ {'gt': '>', 'ge': '≥', 'lt': '<', 'le': '≤'}[name] } {value}"
+    return f"{SIGNS[name]} {value}"
 
 
 def words(annotation: Any, metadata: Any = ()) -> str:

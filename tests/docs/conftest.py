@@ -14,7 +14,8 @@ RUNS = {
     "demo": "replay",
     "law-naive": "naive",
     "law-replay": "replay",
-    **{f"smollm2-{domain}-{method}": method for domain in ("english", "chinese") for method in KEEPS},
+    "smollm2-english-naive": "naive",
+    "smollm2-english-replay": "replay",
 }
 
 
