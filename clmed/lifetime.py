@@ -32,8 +32,9 @@ def asked_to_stop(trainer: StepTrainer) -> Iterator[None]:
     """SIGTERM and SIGUSR1 (a cluster's time limit) make the run save after the step in progress and stop.
 
     On several ranks the first Ctrl-C is the last signal that counts: torchrun passes it on once more, and then SIGTERM,
-    which would cut short what the ranks still have to write. Beside the main thread, which is the one that may take
-    signals, everything is left to that one.
+    which would cut short what the ranks still have to write. A Ctrl-C whose exception Python drops (in a finaliser, or
+    in a callback of its garbage collector, of which jax has one) is raised once more. Beside the main thread, which is
+    the one that may take signals, everything is left to that one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -47,13 +48,22 @@ def asked_to_stop(trainer: StepTrainer) -> Iterator[None]:
             signal.signal(which, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def dropped(unraisable: Any) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            hook_before(unraisable)
+            return
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # seconds: outside of what drops it, by then or at the next try
+
     handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGUSR1: ask}
     if trainer.world.ranks > 1:
         handlers[signal.SIGINT] = interrupt
     before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
+    hook_before, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook_before
         for which, handler in before.items():
             if signal.getsignal(which) is not signal.SIG_IGN:
                 signal.signal(which, handler)

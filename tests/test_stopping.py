@@ -1,5 +1,6 @@
 """How a run ends before its time: Ctrl-C, a loss that is no number, a full disk. Nothing half-written looks whole."""
 
+import gc
 import os
 import pty
 import re
@@ -9,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, modeling_utils
 
+from clmed.lifetime import asked_to_stop
 from clmed.results.rundir import RunDirectory
 from tests.command import Done, checkpoint_files, files, in_process, write_tiny
 
@@ -87,9 +91,34 @@ def test_ctrl_c_stops_all_processes(tiny: str) -> None:
     done = ctrl_c(TRAINING, *command)
     assert done.code != 0
     ours, _, torchruns = done.out.partition("Traceback")  # torchrun ends with one of its own
-    assert ours.count("stopped") == 2 and not re.search(r"/clmed/(experiment|cli|training/\w+)\.py", torchruns)
+    assert ours.count("stopped") == 2, torchruns
+    assert not re.search(r"/clmed/(experiment|cli|training/\w+)\.py", torchruns)
     assert time.monotonic() - started < 100, "torchrun had to kill processes that did not stop"
     _is_interrupted(Path("run"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ctrl_c_where_python_drops_it(ranks: int) -> None:
+    """In a callback of the garbage collector, whose exceptions are printed and forgotten."""
+    trainer: Any = SimpleNamespace(world=SimpleNamespace(ranks=ranks), stop_asked=False)
+    handlers = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+
+    def pressed(phase: str, _: object) -> None:
+        if phase == "stop" and dropped:
+            signal.raise_signal(dropped.pop())
+
+    dropped = [signal.SIGINT]
+    gc.callbacks.append(pressed)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt), asked_to_stop(trainer):
+            gc.collect()
+            time.sleep(60)
+    finally:
+        gc.callbacks.remove(pressed)
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
+    assert not dropped
 
 
 def test_ctrl_c_while_data_are_read_leaves_nothing(
