@@ -102,7 +102,8 @@ def _by_draws(
 
     def uncertain(column: int, seeds: list[Floats]) -> Uncertain:
         means = tuple(some.mean(each) for each in seeds)
-        return Uncertain(value=float(np.mean(means)), questions=drawn[:, column], seeds=means)
+        known = drawn[:, column] if np.isfinite(drawn).all() else math.nan  # of a single row of text nothing is
+        return Uncertain(value=float(np.mean(means)), questions=known, seeds=means)
 
     return Part(
         change=uncertain(0, changes),

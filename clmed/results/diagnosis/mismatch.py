@@ -16,9 +16,10 @@ def mismatch(record: Record) -> Finding | None:
     """
     general = [source for source in record.familiarity if source.general]
     last = record.last_losses
-    if not general:
+    familiar = [source for source in general if source.loss.known and not is_unknown(record, source.script)]
+    if not familiar:
         return None
-    usual = max(source.loss.high for source in general if not is_unknown(record, source.script))
+    usual = max(source.loss.high for source in familiar)
     found = [
         source
         for source in record.familiarity

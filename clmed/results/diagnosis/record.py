@@ -228,10 +228,14 @@ def script_name(script: str) -> str:
 
 def _signed(estimate: Estimate, digits: int) -> str:
     """+0.9, -5.1 to +6.8"""
+    if not estimate.known:
+        return f"{estimate.value:+.{digits}f}".replace("-", "−")
     value, low, high = (f"{x:+.{digits}f}".replace("-", "−") for x in (estimate.value, estimate.low, estimate.high))
     return f"{value}, {low} to {high}"
 
 
 def span(estimate: Estimate, digits: int) -> str:
     """4.12 (4.05 to 4.20)"""
+    if not estimate.known:
+        return f"{estimate.value:.{digits}f} (one row: no interval)"
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

@@ -31,6 +31,7 @@ DRAWS = 10_000
 PSEUDO = 2.0
 CHUNK = 2_000_000  # numbers held at once
 FEW = 40  # kinds of questions
+MANY_ROWS = 30  # of text, to be resampled
 
 
 def generator(seed: int, *words: str) -> np.random.Generator:
@@ -88,11 +89,21 @@ def _sums(values: Floats, drawn: int, tossed: NDArray[np.int64], rng: np.random.
 
 
 def ratio_draws(values: Floats, sizes: Floats, *, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
-    """Draws (draws, columns) of sum(values) / sum(sizes): rows of text with nats (rows, columns) and tokens (rows,)."""
+    """Draws (draws, columns) of sum(values) / sum(sizes): rows of text with nats (rows, columns) and tokens (rows,).
+
+    Few rows are, like seeds, not resampled: the ratio has Student's t distribution, with the standard error of its
+    linear form (Cochran 1977, "Sampling Techniques", section 6.4). nan for one row, which knows nothing of its spread.
+    """
+    if len(values) < 2:
+        return np.full((draws, values.shape[1]), np.nan)
+    if len(values) < MANY_ROWS:
+        middle = values.sum(axis=0) / sizes.sum()
+        error = np.std(values - middle * sizes[:, None], axis=0, ddof=1) * np.sqrt(len(values)) / sizes.sum()
+        return np.asarray(middle + error * rng.standard_t(len(values) - 1, size=(draws, 1)))
     result = np.empty((draws, values.shape[1]))
     both = np.column_stack([values, sizes])
     step = max(1, CHUNK // len(values))
-    drawn = max(len(values) - 1, 1)
+    drawn = len(values) - 1
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         found = rng.multinomial(drawn, np.full(len(values), 1 / len(values)), size=rows) @ both

@@ -70,6 +70,22 @@ def test_the_interval_of_perplexity_agrees_with_the_formula_for_a_ratio():
     assert 100 * np.expm1(found.low) == pytest.approx(value - below, rel=0.02)
 
 
+@pytest.mark.parametrize("rows", [2, 3, 6, 15])
+def test_an_interval_over_few_rows_of_text_holds_the_truth_in_95_of_100_samples(rows):
+    rng = np.random.default_rng(5)
+    held = 0
+    for number in range(400):
+        tokens = rng.integers(400, 512, size=rows).astype(float)
+        drawn = ratio_draws((rng.normal(0.1, 0.2, rows) * tokens)[:, None], tokens, rng=generator(number), draws=600)
+        held += np.quantile(drawn, 0.025) <= 0.1 <= np.quantile(drawn, 0.975)
+    assert held / 400 >= 0.925
+
+
+def test_one_row_of_text_has_no_interval():
+    drawn = ratio_draws(np.array([[40.0]]), np.array([100.0]), rng=generator(0))[:, 0]
+    assert not interval(0.4, drawn).known
+
+
 # questions, share that differ, true difference, subjects
 SAMPLES = [(300, 0.2, -0.1, 0), (100, 0.1, 0.0, 0), (500, 0.01, -0.005, 0), (60, 0.3, -0.2, 0), (240, 0.2, -0.1, 20)]
 
