@@ -9,6 +9,7 @@
 The same command goes on in its folder, and so does one with more values for the same keys.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from clmed import yamlfile
+from clmed.catalogue import find
 from clmed.config import dump
 from clmed.errors import UserError
 from clmed.results.differences import differences
@@ -58,13 +60,26 @@ class SweepFolder:
         """
         self._refuse_others(identity)
         for point in points:
-            if not self.is_done(point):
+            if self.is_done(point):
+                self._refuse_changed_strategies(point)
+            else:
                 self.run(point).refuse_if_taken(dump(point.config))
         with disk_errors(self.path):
             (self.path / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
         write_whole(self.path / SWEEP, yamlfile.dump(dict(identity)).encode())
         for point in points:
             write_whole(self.experiment(point), dump(point.config).encode())
+
+    def _refuse_changed_strategies(self, point: GridPoint) -> None:
+        run = self.run(point)
+        made_with = run.environment().get("strategies", {})
+        for file in (find(name).path for name in point.config.strategy):
+            # clmed's own are not written down.
+            if made_with.get(file.name) not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
+                raise UserError(
+                    f"{run.path} was made with another {file.name}, and would be compared with runs of today's: "
+                    "put the file back, or give another folder with --output."
+                )
 
     def _refuse_others(self, new: Mapping[str, Any]) -> None:
         other = "give another folder with --output"

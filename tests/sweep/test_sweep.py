@@ -1,5 +1,6 @@
 """A sweep with real runs: what is shared is done once, a failure stops nobody, and the same command goes on."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from clmed.config import dump
+from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory
 from clmed.sweep.folder import SweepFolder
 from clmed.sweep.grid import Grid
@@ -120,6 +123,25 @@ def test_folders_of_others_are_left_alone(
     before = files(Path("runs"))
     in_process(capfd, "sweep", "tiny.yaml", *arguments).is_mistake(words)
     assert files(Path("runs")) == before
+
+
+def test_runs_of_a_strategy_that_has_been_edited_are_not_taken_for_those_of_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    mine = Path("mine.py")
+    mine.write_text("from clmed.strategy import Strategy\n\n\nclass Mine(Strategy):\n    pass\n")
+    grid = Grid.of(Path("tiny.yaml"), ["strategy={},{mine.py:Mine: {}}", "seed=0"])
+    points, folder = grid.points(), SweepFolder(Path("sweep"))
+    folder.take(grid.identity, points)
+    for point in points:
+        written = {"strategies": {"mine.py": hashlib.sha256(mine.read_bytes()).hexdigest()}}
+        RunDirectory.create(folder.run(point).path, dump(point.config), written).set_status("complete")
+    folder.take(grid.identity, points)
+    mine.write_text(mine.read_text().replace("pass", "margin = 2"))
+    with pytest.raises(UserError, match=r"Mine.* was made with another mine\.py"):
+        folder.take(grid.identity, points)
 
 
 def test_ctrl_c_lets_the_run_save(swept: tuple[Path, str, str]) -> None:
