@@ -107,8 +107,9 @@ class RunDirectory:
         that run is still going, or there are files but no run. An unfinished run of the same configuration may go on.
         """
         with disk_errors(self.path):
-            if self.path.exists() and not self.path.is_dir():
-                raise UserError(f"{self.path} is a file, not a folder for a run; give another folder with --output.")
+            there = next(each for each in (self.path, *self.path.absolute().parents) if each.exists())
+            if not there.is_dir():
+                raise UserError(f"{there} is a file, not a folder for a run; give another folder with --output.")
             if is_run(self.path):
                 if _is_alive(status := self.status()):
                     raise UserError(

@@ -163,8 +163,9 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path, overwrite):
         RunDirectory.create(tmp_path, CONFIG, {}, overwrite=overwrite)
     assert files_under(tmp_path) == {"model", "config.yaml"}
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file"):
-        RunDirectory.create(tmp_path / "file", CONFIG, {}, overwrite=overwrite)
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="file is a file"):
+            RunDirectory.create(path, CONFIG, {}, overwrite=overwrite)
 
 
 def test_a_run_killed_before_its_configuration_was_written_may_begin_again(run):
