@@ -84,8 +84,6 @@ def _run(
     searched = Searched([*asked(whole_exams(config)), *asked_by_tasks(config)])
     dropped = left_out(config, searched, voice.scanning)
     leaked = contaminated(config, searched, voice.scanning)
-    for name, held in leaked.items():
-        voice.say(f"{len(held):,} questions of {name} stand in text that is trained on: results give them apart")
     with voice.status("reading and tokenising"):
         tokenizer = load_tokenizer(config)
         corpus = Corpus.of(config, tokenizer, config.training.sequence_length, dropped)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_a_run_drops_what_it_is_told_to_and_scores_what_it_has_learned_apart(
     assert done.code == 0, done.err
     log = (folder / "log.txt").read_text(encoding="utf-8")
     assert "data.medical: 50 documents that repeat earlier ones and 0 with text of benchmark questions" in log
-    assert "questions of cmexam stand in text that is trained on: results give them apart" in log
+    told = re.search(r"(\d+) questions of cmexam stand in text that is trained on: results give them apart", log)
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     for point in {row["point"] for row in rows}:
         asked = {
@@ -113,4 +114,5 @@ def test_a_run_drops_what_it_is_told_to_and_scores_what_it_has_learned_apart(
         }
         assert asked["clean"] + asked["contaminated"] == asked["all"] == 20
         assert min(asked["clean"], asked["contaminated"]) > 0
+        assert told and int(told[1]) == asked["contaminated"], "of the questions that are asked"
     assert not any(row["category"] in ("clean", "contaminated") for row in rows if row["benchmark"] == "mmlu")

@@ -1,7 +1,7 @@
 """The configured benchmarks' questions, looked for in what a run trains on; results tell found ones from the others."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,12 @@ def contaminated(config: ExperimentConfig, searched: Searched, watch: Watch = un
                 question = searched.questions[touch.question]
                 found.setdefault(question.benchmark, set()).add((question.subject, question.index))
     return found
+
+
+def tell(name: str, held: int, say: Callable[[str], None]) -> None:
+    """How many of the questions that are asked training text holds, if it does any."""
+    if held:
+        say(f"{held:,} questions of {name} stand in text that is trained on: results give them apart")
 
 
 def marked(benchmark: Benchmark, found: Found) -> Benchmark:

@@ -15,7 +15,7 @@ from clmed.config import BenchmarkConfig, EvaluationConfig
 from clmed.data.corpus import Corpus, Rows
 from clmed.evaluation import explanations
 from clmed.evaluation.benchmarks import Benchmark, load_benchmark
-from clmed.evaluation.contamination import NOTHING, Found, marked
+from clmed.evaluation.contamination import NOTHING, Found, marked, tell
 from clmed.evaluation.exams import AskedExam, refuse_too_long
 from clmed.evaluation.generation import prompt_tokens
 from clmed.evaluation.measurement import Follow, Measurement, unseen
@@ -26,6 +26,7 @@ from clmed.evaluation.scoring import check, longest
 from clmed.results.answers import QUESTION
 from clmed.results.drops import against_base
 from clmed.results.rundir import VARIANTS, RunDirectory
+from clmed.results.table import CONTAMINATED
 from clmed.stream import BenchmarkExperience
 
 
@@ -60,6 +61,7 @@ def make_benchmarks(
                 made.append(make_task(config, role, local, tokenizer, positions, budget, floor, say, follow, held))
             else:
                 benchmark = marked(load_benchmark(config, local, shots), contaminated)
+                tell(config.label, sum(CONTAMINATED in each.categories for each in benchmark.questions), say)
                 for reason in benchmark.reasons:
                     say(f"{config.label} leaves out {reason}")
                 if benchmark.scoring in ("generate", "reason"):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clmed.config import BenchmarkConfig
 from clmed.errors import UserError
+from clmed.evaluation.contamination import tell
 from clmed.evaluation.harness.model import LiveModel
 from clmed.evaluation.harness.questions import parts
 from clmed.evaluation.harness.suite import Suite, Written, read_suite, undisturbed
@@ -46,6 +47,7 @@ def make_task(
     """
     suite = read_suite(config, local, positions, say)
     asked = suite.questions()
+    tell(config.label, sum((name, row) in held for name, row, _ in asked), say)
     told: set[int] = set()
 
     def measure(model: PreTrainedModel) -> Measurement:
