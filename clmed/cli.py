@@ -124,7 +124,8 @@ def plan(
     """Say what the experiment in FILE needs: tokens, FLOPs, memory by component, disk, time, energy, and if it fits.
 
     Nothing is loaded or downloaded: the model's sizes come from its config.json (a folder, the Hugging Face cache, or
-    built in for the models of the paper). docs/planning.md has the formulas and a worked example.
+    built in for the models of the paper and SmolLM2-135M) or its GGUF file. docs/planning.md has the formulas and a
+    worked example.
 
     \b
     Examples:

@@ -1,4 +1,5 @@
-"""A model's tensors by their sizes, from its config.json: no weights are read, and for most models torch is not either.
+"""A model's tensors by their sizes, from its config.json (or the header of its GGUF file): no weights are read, and for
+most models torch is not either.
 
 Llama, Mistral, Qwen2 and Qwen3 are counted from their published architecture; any other family is built on torch's
 meta device (some seconds, no memory).
@@ -23,17 +24,19 @@ _7B = _LLAMA_2 | {
 _13B = _LLAMA_2 | {
     "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40,
 }  # fmt: skip
+_SMOLLM2 = {
+    "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}  # fmt: skip
 KNOWN: dict[str, Mapping[str, Any]] = {  # by the last part of the hub id, so that a plan needs no network
     "llama-2-7b-hf": _7B,
     "llama-2-13b-hf": _13B,
     "chinese-llama-2-7b": _7B | {"vocab_size": 55296},
     "chinese-llama-2-13b": _13B | {"vocab_size": 55296},
-    "smollm2-135m": {
-        "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
-        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-    },
-}  # fmt: skip
+    "smollm2-135m": _SMOLLM2,
+    "smollm2-135m-instruct": _SMOLLM2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ class ModelShape:
 
 
 def of(model: ModelConfig) -> ModelShape:
-    """The shape of a configured model. Raises UserError where no config.json can be found on this machine."""
+    """The shape of a configured model. Raises UserError where nothing on this machine tells it."""
     if model.build is not None:
         build = model.build
         config: Mapping[str, Any] = {
@@ -97,7 +100,7 @@ def of(model: ModelConfig) -> ModelShape:
         return of_config("a small Llama made from scratch", config)
     assert model.path is not None
     try:
-        return of_config(model.path, _config(model.path))
+        return of_config(model.path, _gguf(model) if model.gguf_file is not None else _config(model.path))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{model.path}: its config.json does not describe a transformer whose memory could be planned: {error}."
@@ -174,6 +177,21 @@ def _config(path: str) -> Mapping[str, Any]:
             "Give model.path a folder with its config.json."
         )
     return known
+
+
+def _gguf(model: ModelConfig) -> Mapping[str, Any]:
+    """What transformers makes of the header of a GGUF file."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(str(model.path), gguf_file=model.gguf_file, local_files_only=True)
+        return dict(found.to_dict())
+    except ImportError as error:
+        raise UserError("a model in a GGUF file needs the package gguf: pip install 'clmed[gguf]'.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The shape of {model.path} is not known on this machine: {model.gguf_file} cannot be read there ({error})."
+        ) from error
 
 
 def _cached(path: str) -> Path | None:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clmed.config import ModelConfig, TrainingConfig
 from clmed.errors import UserError
+from clmed.planning import shapes
 from clmed.training.export import save_model
 from clmed.training.gguf import readable
 from clmed.training.model import load_model, load_tokenizer
@@ -98,6 +99,15 @@ def test_a_gguf_file_gives_the_model_that_was_written_and_is_converted_once(pico
     save_model(loaded, same, tmp_path / "saved", World())
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_a_plan_knows_its_shape(pico):
+    model, config = pico
+    shape = shapes.of(config)
+    assert shape.parameters == sum(weight.numel() for weight in model.parameters())
+    assert (shape.layers, shape.heads) == (model.config.num_hidden_layers, model.config.num_attention_heads)
+    with pytest.raises(UserError, match=r"other\.gguf cannot be read there"):
+        shapes.of(config.model_copy(update={"gguf_file": "other.gguf"}))
 
 
 def test_what_is_no_gguf_file_is_told(pico, tmp_path):
