@@ -49,6 +49,13 @@ def test_a_file_fits_its_machines_and_fills_them(file: Path, tmp_path: Path) -> 
         assert made.rows == made.ranks * made.micro * made.accumulation
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if load(EXPERIMENTS / file).strategy])
+def test_a_method_fits_with_the_other_base(file: str) -> None:
+    """As docs/reproduction.md says: two of them with fewer rows at once, for the logits of a larger vocabulary."""
+    smaller = ["training.micro_batch_size=4"] if Path(file).stem in ("distill", "merge") else []
+    assert plan(load(EXPERIMENTS / file, ["model.path=hfl/chinese-llama-2-13b", *smaller])).fits
+
+
 def test_names_are_those_of_files_and_every_overlay_is_known() -> None:
     for file in FILES:
         folder, stem = file.split("/")[0], Path(file).stem

@@ -88,6 +88,7 @@ def check(words: list[str]) -> None:
     overrides = [override for override in values["overrides"] if not override.startswith("data_root=")]
     if command.name == "sweep":  # its last run
         grid = Grid.of(file, overrides)
+        assert not values["surface"] or len(grid.axes["seed"]) > 1  # its intervals are over seeds
         overrides = [*grid.fixed, *(f"{key}={values[-1]}" for key, values in grid.axes.items())]
     if command.name == "tune":
         assert load_tuning(file, overrides)
