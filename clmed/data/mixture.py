@@ -11,6 +11,7 @@ be a whole row ahead or behind. (With two sources it holds in every run of steps
 more no sequence can do that for all shares.) Each pass over a source is a fresh permutation of its rows.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -211,13 +212,20 @@ def owners(steps: Sequence[int], priority: float) -> np.ndarray:
         return spread(steps, 1).argmax(axis=1)
     domain, other = steps
     place = np.arange(domain + other)
-    low, high = np.zeros(len(place)), np.ones(len(place))
-    for _ in range(60):  # bisection for e^(-u), which falls from 1 to 0 as time goes on
+    # Bisection for log u: u itself and p u lie many powers of ten apart where p is very small or very large.
+    low = np.full(len(place), -50.0 - max(0.0, math.log(priority)))
+    high = np.full(len(place), 10.0 - min(0.0, math.log(priority)))
+    for _ in range(100):
         middle = (low + high) / 2
-        early = other * (1 - middle**priority) + domain * (1 - middle) < place
-        low, high = np.where(early, low, middle), np.where(early, middle, high)
-    had = np.append(np.floor(other * (1 - high**priority) + 0.5), other)
+        early = _gone(other, middle + math.log(priority)) + _gone(domain, middle) < place
+        low, high = np.where(early, middle, low), np.where(early, high, middle)
+    had = np.append(np.floor(_gone(other, low + math.log(priority)) + 0.5), other)
     return np.diff(had).astype(np.int64)
+
+
+def _gone(amount: int, log_time: np.ndarray) -> np.ndarray:
+    """amount * (1 - e^(-u)) for log u."""
+    return -amount * np.expm1(-np.exp(np.minimum(log_time, 10.0)))
 
 
 def apportion(total: int, weights: np.ndarray) -> np.ndarray:

@@ -97,6 +97,20 @@ def test_priority_is_sampling_without_replacement_in_the_mean(domain, other, pri
     assert np.abs(had[1:] - drawn).max() < 1.1, "half a step of rounding, and what is lost between mean and most likely"
 
 
+@pytest.mark.parametrize("priority", [5e-324, 1e-30, 1e-3, 0.01, 0.1, 1 - 1e-12, 40.0, 1e6, 1e30, 1e300])
+@pytest.mark.parametrize("seed", range(8))
+def test_any_priority_keeps_the_number_of_steps_and_their_order(seed, priority):
+    """Each step has one owner; a low priority lets the domain's steps come first, a high one the general ones."""
+    sizes = np.random.default_rng(seed).integers(1, 4 ** np.arange(1, 8, 3)[seed % 3] + 1, size=2).tolist()
+    owner = owners(sizes, priority)
+    assert set(owner) <= {0, 1} and (owner.sum(), len(owner)) == (sizes[1], sum(sizes))
+    even = np.cumsum(owners(sizes, 1.0))
+    ahead = np.cumsum(owner) - even
+    assert (ahead >= -1).all() if priority > 1 else (ahead <= 1).all()
+    if priority in (5e-324, 1e300):
+        assert (np.sort(owner) == (owner if priority < 1 else owner[::-1])).all()
+
+
 def test_priority_moves_general_steps_and_changes_nothing_else():
     even, early = (make(blend(alternated={"a": 0.1, "b": 0.15}, priority=priority)) for priority in (1.0, 4.0))
     assert even.sources == early.sources and (even.counts.sum(axis=0) == early.counts.sum(axis=0)).all()
