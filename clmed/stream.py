@@ -43,11 +43,12 @@ class Phase:
 class Experience(DatasetExperience):
     """One training phase: Avalanche's experience with its settings, its batches and its measurement points."""
 
-    def __init__(self, *, phase: Phase, batches: Batches) -> None:
+    def __init__(self, *, phase: Phase, batches: Batches, epoch: int) -> None:
+        """epoch: tokens of the whole text, of which a strategy may train on a part."""
         super().__init__(dataset=AvalancheDataset([batches]), current_experience=phase.index)
         self.phase, self.batches = phase, batches
         self.config, self.name = phase.config, phase.config.name
-        self.milestones = milestones(phase.config, batches)
+        self.milestones = milestones(phase.config, batches, epoch)
 
 
 class BenchmarkExperience(DatasetExperience):
@@ -106,7 +107,11 @@ def make_scenario(
     """
     batches = partial(_batches, training=training, corpus=corpus, strategies=strategies, rank=rank, ranks=ranks)
     built = [
-        Experience(phase=phase, batches=batches(phase, _seed(seed, before + phase.index)))
+        Experience(
+            phase=phase,
+            batches=batches(phase, _seed(seed, before + phase.index)),
+            epoch=sum(int(corpus.rows(name).tokens.sum()) for name in phase.config.data),
+        )
         for phase in make_phases(experiences, strategies, seed, past)
     ]
     streams = [EagerCLStream("train", built)]
@@ -180,17 +185,19 @@ def domain_blend(config: ExperienceConfig, corpus: Corpus) -> Blend:
     return Blend(domain=domain, mixed={}, alternated={}, budget=config.budget)
 
 
-def milestones(config: ExperienceConfig, batches: Batches) -> dict[int, str]:
-    """The step after which each measurement point inside the experience falls: the first to reach its domain tokens."""
+def milestones(config: ExperienceConfig, batches: Batches, epoch: int) -> dict[int, str]:
+    """The step after which each measurement point inside the experience falls: the first to reach its domain tokens.
+
+    epoch: how many of these an epoch has.
+    """
     trained = batches.trained(domain_only=True)
-    own = [rows for rows, domain in zip(batches.rows, batches.mixture.domain, strict=True) if domain]
-    epoch = sum(int(rows.tokens.sum()) for rows in own)
     found: dict[int, str] = {}
     for point in config.measure_at:
         amount, unit = measurement_point(point)
+        if amount == (config.tokens if unit == "tokens" else config.epochs):
+            continue  # the end, which is at the nearest row: perhaps a few tokens before or behind
         step = int(np.searchsorted(trained, measurement_tokens(point, epoch)))
-        # A budget ends at the nearest row, perhaps a few tokens short of its own end.
-        if step > batches.mixture.steps and amount != (config.tokens if unit == "tokens" else config.epochs):
+        if step > batches.mixture.steps:
             raise UserError(
                 f"Experience {config.name!r}: measure_at {point!r} lies beyond its end, which is at {trained[-1]:,} "
                 f"domain tokens ({trained[-1] / epoch:.2f} epochs). Choose an earlier one or leave it out: the end is "

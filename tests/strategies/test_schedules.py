@@ -137,6 +137,17 @@ def test_best_keeps_the_order_and_one_row_at_least(tokenizer):
     assert len(best(rows, model, 1e-9)) == 1 and len(best(rows, model, 1.0)) == len(rows)
 
 
+def test_an_epoch_of_a_measurement_point_is_one_of_the_whole_text(tokenizer, make_model):
+    points = {"epochs": 2, "measure_at": ["0.5 epochs", "1 epoch", "2 epochs"]}
+    stream = [{"name": "one", "data": ["medical"], "optimizer": {"lr": 1e-3}} | points]
+    for strategy in ({}, {"curriculum": {"of": ["medical"], "reference": ["exam"], "keep": 0.1}}):
+        config = small_config(strategy, stream=stream, evaluation=QUIET)
+        (one,) = make_trainer(config, make_model(), tokenizer, World()).stream
+        steps = len(one.batches)
+        assert [*one.milestones.values()] == ["0.5 epochs", "1 epoch"], "the end is measured anyway"
+        assert [*one.milestones] == pytest.approx([steps / 4, steps / 2], abs=1)
+
+
 def test_a_source_does_not_rank_itself(tokenizer, make_model):
     with pytest.raises(UserError, match="it would rank itself"):
         strategy = {"curriculum": {"of": ["medical"], "reference": ["medical"]}}
