@@ -93,7 +93,7 @@ def lineage(
         [_code(), dict(versions), world.ranks, torch.get_num_threads(), _device(world)],
     ]
     before = [
-        [] if start is None else [start.point.number, start.counters, contents(start.past)],
+        [] if start is None else [start.point.number, start.counters, [contents(names) for names in start.past]],
         [config.seed, list(config.strategy.items()), config.stream if whole else []],
         config.evaluation.floors if config.evaluation.on_floor == "stop" else {},  # one crossed ends a run
         config.training.model_dump(mode="json", exclude=NO_MATTER),

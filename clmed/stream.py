@@ -98,12 +98,13 @@ def make_scenario(
     benchmarks: Sequence[BenchmarkExperience] = (),
     rank: int = 0,
     ranks: int = 1,
-    past: Sequence[str] = (),
+    past: Sequence[Sequence[str]] = (),
     before: int = 0,
 ) -> CLScenario:
     """The train stream, then one stream for each benchmark.
 
-    past: sources that the model was trained on before, in that many experiences.
+    past: the sources of each experience that the model was trained on before, a source where it came first; before:
+    how many these were.
     """
     batches = partial(_batches, training=training, corpus=corpus, strategies=strategies, rank=rank, ranks=ranks)
     built = [
@@ -120,13 +121,16 @@ def make_scenario(
 
 
 def make_phases(
-    experiences: Sequence[ExperienceConfig], strategies: Sequence[Strategy], seed: int, past: Sequence[str] = ()
+    experiences: Sequence[ExperienceConfig],
+    strategies: Sequence[Strategy],
+    seed: int,
+    past: Sequence[Sequence[str]] = (),
 ) -> list[Phase]:
     """The experiences that the strategies make of the configured ones, in order."""
     for strategy in strategies:
         experiences = strategy.stream(experiences)
     phases: list[Phase] = []
-    earlier: tuple[tuple[str, ...], ...] = (tuple(past),) if past else ()
+    earlier = tuple(tuple(names) for names in past)
     for index, config in enumerate(experiences):
         phase = _scheduled(Phase(config=config, index=index, earlier=earlier, seed=seed), strategies)
         phases.append(phase)

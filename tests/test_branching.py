@@ -227,7 +227,7 @@ def test_all_that_came_before_is_the_past(bench: Bench, trunk: RunDirectory) -> 
     stream = "stream=[{name: more, data: english, tokens: 1k, optimizer: {lr: 1e-3}}]"
     middle = bench.run("middle", f"from={trunk.path}@pretraining", stream, "strategy={}")
     start = find_start(validation.load(bench.folder / "tiny.yaml", [f"from={middle.path}@more"]))
-    assert start is not None and start.past == ("medical", "english")
+    assert start is not None and start.past == (("medical",), ("english",))
 
 
 def test_a_damaged_start_is_refused(bench: Bench, trunk: RunDirectory, tmp_path: Path) -> None:

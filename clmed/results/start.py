@@ -1,6 +1,6 @@
 """Where a stream starts when something is known of its first model: a point of another run, or a measured base."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,15 @@ class Start:
     """The measurement point of another run at which a stream starts.
 
     weights: the folder that holds them, None for the base model; known: the benchmarks whose scores at this point, and
-    before, are taken from that run; past: sources it was trained on that this run has, too; experiences: how many it
-    was trained on, the point's own included; counters: the trainer's.
+    before, are taken from that run; past: of each experience that it was trained on the sources that this run has, too,
+    a source where it came first; experiences: how many these were, the point's own included; counters: the trainer's.
     """
 
     run: RunDirectory
     point: Point
     weights: Path | None
     known: frozenset[str]
-    past: tuple[str, ...]
+    past: tuple[tuple[str, ...], ...]
     experiences: int
     counters: dict[str, Any]
 
@@ -64,7 +64,7 @@ def find_start(config: ExperimentConfig) -> Start | None:
         point=point,
         weights=weights,
         known=frozenset(_alike(config, other)),
-        past=tuple(dict.fromkeys(name for whose, name in _trained(other, before) if _same_source(config, whose, name))),
+        past=_past(config, _trained(other, before)),
         experiences=len(set(before) - {BASE}),
         counters={name: rows[-1][name] for name in COUNTERS},
     )
@@ -77,14 +77,24 @@ def named(start: str) -> tuple[Path, str]:
     return Path(start[:cut]), start[cut + 1 :]
 
 
-def _trained(config: ExperimentConfig, names: Collection[str]) -> Iterator[tuple[ExperimentConfig, str]]:
-    """The sources of the experiences of these names, of a run and of those before it that it started from."""
+def _trained(config: ExperimentConfig, names: Collection[str]) -> Iterator[tuple[ExperimentConfig, Sequence[str]]]:
+    """The sources of each experience of these names, of a run and of those before it that it started from."""
     parent = RunDirectory(named(config.from_)[0]) if config.from_ is not None else None
     if parent is not None and is_run(parent.path):  # it may have been removed since
         yield from _trained(ExperimentConfig.model_validate(parent.config()), names)
     for experience in config.stream:
         if experience.name in names:
-            yield from ((config, name) for name in experience.data)
+            yield config, experience.data
+
+
+def _past(
+    config: ExperimentConfig, trained: Iterable[tuple[ExperimentConfig, Sequence[str]]]
+) -> tuple[tuple[str, ...], ...]:
+    groups: list[tuple[str, ...]] = []
+    for whose, names in trained:
+        known = {name for group in groups for name in group}
+        groups.append(tuple(name for name in names if name not in known and _same_source(config, whose, name)))
+    return tuple(groups)
 
 
 def _alike(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:

@@ -7,7 +7,8 @@ from scipy.stats import chi2
 
 from clmed.data.corpus import balanced, equal_shares
 from clmed.errors import UserError
-from clmed.experiment import make_strategies
+from clmed.strategy import make_strategies
+from clmed.stream import make_scenario
 from clmed.training.sharding import World
 from tests.small import GENERAL, make_trainer, small_config
 
@@ -55,6 +56,29 @@ def test_a_balanced_memory_has_equally_many_rows_of_each_experience(tokenizer, m
     # The second experience is the Chinese text alone: it did not bring the medical one into the past.
     assert (sum(text in medical for text in found), sum(text in chinese for text in found)) == (11, 10)
     assert {text for text in found if text in medical} <= set(texts(memory_of(second))), "rows came back"
+
+
+def test_a_balanced_memory_is_the_same_where_the_last_experience_starts_from_another_run(tokenizer, make_model):
+    whole = trainer_of("balanced", tokenizer, make_model, memory=21)
+    config = small_config(
+        {"replay": {"ratio": 0.3, "from": ["past"], "memory": 21, "select": "balanced"}},
+        stream=THREE[2:],
+        evaluation=QUIET,
+    )
+    scenario = make_scenario(
+        config.stream,
+        training=config.training,
+        corpus=whole.corpus,
+        strategies=make_strategies(config),
+        seed=config.seed,
+        past=(("medical",), ("chinese",)),
+        before=2,
+    )
+    (branched,) = scenario.streams["train"]
+    assert texts(memory_of(branched)) == texts(memory_of(whole.stream[2]))
+    assert [branched.batches.mixture.step(t) for t in range(3)] == [
+        whole.stream[2].batches.mixture.step(t) for t in range(3)
+    ]
 
 
 def test_a_balanced_memory_obeys_the_reservoir_law_in_each_experience(tokenizer, make_model):
