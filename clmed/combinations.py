@@ -20,6 +20,8 @@ def problems(config: ExperimentConfig, strategies: Sequence[StrategyInfo]) -> It
     for info in strategies:
         yield from _other_optimizers(experiences, info)
         yield from _not_trained(config, info)
+        for name in set(info.declared.makes) & set(config.data):
+            yield ("data", name), f"the name '{name}' means what strategy '{info.name}' makes: choose another"
 
 
 def _impossible(first: StrategyInfo, second: StrategyInfo, experiences: int) -> str | None:

@@ -49,6 +49,7 @@ class StandIn:
     reads: ClassVar[tuple[str, ...]] = ()
     rehearsed: ClassVar[tuple[str, ...]] = ()
     in_stream: ClassVar[tuple[str, ...]] = ()
+    makes: ClassVar[tuple[str, ...]] = ()
     joins: ClassVar[bool] = False
     gives: ClassVar[str] = ""
 

@@ -44,6 +44,7 @@ class Strategy(BaseSGDPlugin):
     reads: its parameters that name sources, beside `from` and those that end in `_from`.
     rehearsed: its parameters that name sources which others must train on; in_stream: those that name sources which an
     experience must have in its `data`.
+    makes: names of sources that it makes itself, so no other source may have them.
     joins: whether it makes one experience of all.
     gives: what the sources in its `from` get of the training ("a part of each step"): a source cannot get two things.
     """
@@ -58,6 +59,7 @@ class Strategy(BaseSGDPlugin):
     reads: tuple[str, ...] = ()
     rehearsed: tuple[str, ...] = ()
     in_stream: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     joins: bool = False
     gives: str = ""
 

@@ -30,6 +30,7 @@ class DER(Strategy):
     """
 
     follows = ("joint",)
+    makes = ("der-memory",)
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class SelfSynthesis(Strategy):
     """
 
     follows = ("joint",)
+    makes = ("self_synthesis",)
 
     def __init__(
         self,

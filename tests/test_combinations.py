@@ -132,6 +132,18 @@ def test_what_cannot_be_is_told_with_its_line(folder: Path, strategy: str, line:
     assert told.startswith(f"base.yaml, line {line}: "), told
 
 
+def test_a_source_does_not_have_the_name_of_one_that_a_strategy_makes(folder: Path) -> None:
+    text = (folder / "base.yaml").read_text()
+    for name, strategy in (("self_synthesis", "{self_synthesis: }"), ("der-memory", "{der: {from: [encyclopedia]}}")):
+        renamed = text.replace("general", name).replace(f"{name}.jsonl", "general.jsonl")
+        (folder / "base.yaml").write_text(renamed)
+        load("base.yaml")
+        (folder / "base.yaml").write_text(renamed.replace("strategy:", f"strategy: {strategy}"))
+        line = renamed[: renamed.index(f"  {name}: ")].count("\n") + 1
+        told = f"base.yaml, line {line}: the name '{name}' means what strategy '{strategy[1:].split(':')[0]}' makes"
+        assert told in complaint()
+
+
 def test_an_optimizer_is_not_carried_to_other_weights(folder: Path) -> None:
     told = complaint("strategy={lora: }", "stream.1.optimizer.state=carry")
     assert (
