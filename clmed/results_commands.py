@@ -1,6 +1,7 @@
 """Commands that read finished or unfinished runs: `clmed compare`, `diagnose`, `report`, `watch`."""
 
 import gc
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -67,6 +68,8 @@ def compare(
     from clmed.results.files import write_whole
 
     _keep_everything()
+    if not math.isfinite(margin):
+        raise click.BadParameter(f"{margin} is no number of points.", param_hint="--margin")
     found = put_side_by_side(runs, by=by, margin=margin / 100, allow_mismatch=allow_mismatch, follow=_bar)
     if output is not None:
         write_whole(output, formats.FORMATS[form](found).encode())

@@ -74,7 +74,7 @@ def read_answers(run: RunDirectory, point: int, benchmark: str) -> Answers | Non
     else:
         return None
     return Answers(
-        keys=np.array(_unlike(keys)),
+        keys=np.array(unlike(keys)),
         subjects=np.array(columns.get("subject", [""] * len(keys)), dtype=np.str_),
         index=np.array(columns.get("index", range(len(keys)))),
         values=np.array(values, dtype=np.float64),
@@ -90,7 +90,7 @@ def shared(keys: Sequence[Texts]) -> Texts:
     return first[np.isin(first, reduce(np.intersect1d, keys))]
 
 
-def _unlike(keys: Sequence[str]) -> Sequence[str]:
+def unlike(keys: Sequence[str]) -> Sequence[str]:
     """A question that is asked twice has two keys."""
     if len(set(keys)) == len(keys):
         return keys

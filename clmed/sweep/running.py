@@ -81,7 +81,7 @@ def run_all(
 
 def _ended(folder: SweepFolder, point: GridPoint, code: int, seconds: float, progress: Progress) -> str:
     """Note how a run ended; what to say of it."""
-    if code == 0 and folder.is_done(point):
+    if folder.is_done(point):  # by whoever: a run that a killed sweep left behind may have ended in the meantime
         progress.done.append(point)
         found = summary(folder.run(point).results())
         return f"{progress.ended}/{progress.total}  {point.name}: done in {duration(seconds)}" + (

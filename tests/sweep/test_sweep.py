@@ -125,6 +125,27 @@ def test_folders_of_others_are_left_alone(
     assert files(Path("runs")) == before
 
 
+class Orphaned(Recorded):
+    """A killed sweep's run goes on, and ends before the new one has looked at its folder: "complete: nothing to do"."""
+
+    def start(self, experiment: Path, run: Path, log: Path) -> "Recorded":
+        RunDirectory.create(run, experiment.read_text(), {}).set_status("complete")
+        return super().start(experiment, run, log)
+
+    def poll(self) -> int:
+        return 2
+
+
+def test_a_run_that_ends_by_another_hand_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    grid = Grid.of(Path("tiny.yaml"), ["seed=0,1"])
+    folder = SweepFolder(Path("sweep"))
+    folder.take(grid.identity, grid.points())
+    state = run_all(folder, grid.points(), Orphaned(), print)
+    assert [point.name for point in state.done] == ["seed=0", "seed=1"] and not state.failed
+
+
 def test_runs_of_a_strategy_that_has_been_edited_are_not_taken_for_those_of_today(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

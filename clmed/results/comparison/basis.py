@@ -68,7 +68,8 @@ def basis(runs: Sequence[Run], against: Group) -> Basis:
             notes += [f"{name}: {each}" for each in told]
     if len(usable) > MOST_READ:
         notes.append(
-            f"of more than {MOST_READ} runs no single answers are read: intervals come from the scores alone, wider"
+            f"of more than {MOST_READ} runs no single answers are read, so intervals come from the scores alone: "
+            "wider, and of perplexity none"
         )
     averaged = [
         b for b in known.values() if is_accuracy(b.metric) and all(has(run, b.name, b.metric) for run in usable)
@@ -90,7 +91,10 @@ def _by_question(plain: Benchmark, runs: Sequence[Run]) -> tuple[Benchmark, list
     kept = [(run, found) for run in runs if (found := run.answers(plain.name, 0)) is not None]
     if len(kept) < len(runs):
         without = [run.path.name for run in runs if all(run is not other for other, _ in kept)]
-        notes.append(f"no answers of {some(without)}, whose intervals are made from the scores alone, wider")
+        notes.append(
+            f"no answers of {some(without)}, whose intervals are made from the scores alone: wider, and of perplexity "
+            "none"
+        )
     if not kept:
         return plain, notes
     first, asked = kept[0]

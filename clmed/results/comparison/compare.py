@@ -71,6 +71,7 @@ def compare_runs(
     known, notes = by_what.known, by_what.notes
     primary = _primary(runs, known)
     measure = Measure(against, DRAWS)
+    over = [group.label for group in groups if any(run.ended for run in group.runs)]
     rows, claims = [], []
     for number, group in enumerate(follow(groups, "comparing")):
         parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
@@ -79,7 +80,9 @@ def compare_runs(
         asked = [f"{name}: no question in common" for name, part in parts.items() if part.apart]
         if asked:
             wrong[group.label] = [*wrong.get(group.label, []), *asked]
-        claims += claimed(number, group.needed, whole, {n: parts[n] for n in primary if n in parts}, known, margin)
+        asked_first = {name: parts[name] for name in primary if name in parts}
+        comparable = {group.label, against.label} <= set(over)
+        claims += claimed(number, group.needed, whole, asked_first, known, margin, comparable)
     rows = [
         replace(row, reference=group is against, mismatches=tuple(wrong.get(group.label, ())))
         for row, group in zip(judged(rows, claims, margin), groups, strict=True)
@@ -87,7 +90,7 @@ def compare_runs(
     rows = _fronts(rows, groups)
     notes = [*(f"{run.path} {told}" for run in runs for told in (run.told, run.unscored) if told), *notes]
     notes += [f"{row.label}: {'; '.join(row.mismatches)}" for row in rows if row.mismatches]
-    notes += _other_models(groups, against)
+    notes += _other_models(groups, against) + _not_over(groups, against, over)
     return Comparison(
         by=by,
         margin=margin,
@@ -200,6 +203,14 @@ def _other_models(groups: Sequence[Group], against: Group) -> list[str]:
         f"{'; '.join(differences(model, group.runs[0].config['model'], 'model')[:2])}"
         for group in others
     ]
+
+
+def _not_over(groups: Sequence[Group], against: Group, over: Sequence[str]) -> list[str]:
+    """Nothing is better or worse than what has not had its training, nor is that."""
+    if against.label not in over:
+        return [f"{against.label}, the reference, is not complete, so nothing is marked"] if len(groups) > 1 else []
+    rest = [group.label for group in groups if group.label not in over]
+    return [f"not complete, so not marked: {', '.join(rest)}"] if rest else []
 
 
 def _few_seeds(rows: Sequence[Row], by: str) -> list[str]:

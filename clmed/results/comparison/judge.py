@@ -42,8 +42,12 @@ def claimed(
     primary: Mapping[str, Part],
     known: Mapping[str, Benchmark],
     margin: float,
+    comparable: bool,
 ) -> list[Claim]:
-    """The claims of a row, as far as there are seeds enough; none of what has questions of its own, or no number."""
+    """The claims of a row, as far as there are seeds enough; none of what has questions of its own, or no number.
+
+    comparable: both it and the reference have come to their ends, so that better and worse mean something.
+    """
     wholes: list[tuple[Literal["overall", "benchmark"], str, Part, bool]] = [
         ("overall", name, part, name == "retention") for name, part in means.items()
     ]
@@ -57,7 +61,8 @@ def claimed(
             continue
         change, difference = part.change, part.difference
         judged = may_be_retained and len(change.seeds) >= needed
-        paired = difference is not None and len(difference.seeds) >= needed and math.isfinite(difference.value)
+        seeds = () if difference is None or not math.isfinite(difference.value) else difference.seeds
+        paired = comparable and len(seeds) >= needed
         by_seeds = change.by_seeds
         found.append(
             Claim(

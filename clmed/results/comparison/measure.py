@@ -11,7 +11,7 @@ from clmed.results.comparison.basis import Benchmark, has
 from clmed.results.groups import Group
 from clmed.results.metrics import is_accuracy
 from clmed.results.runs import Run
-from clmed.results.statistics.bootstrap import Floats, generator, question_draws, ratio_draws
+from clmed.results.statistics.bootstrap import MANY_ROWS, Floats, generator, question_draws, ratio_draws
 from clmed.results.statistics.paired import mean
 from clmed.results.statistics.uncertain import Uncertain
 
@@ -92,18 +92,19 @@ def _by_draws(
     changes = [each.change for each in own]
     falls = [(each.now - each.best) * (1 if benchmark.lower else -1) for each in own]
     values = np.column_stack([np.mean(each, axis=0) for each in (changes, falls, apart) if len(each)])
-    rng, some = generator(0, benchmark.name), own[0]
+    rng, some, normal = generator(0, benchmark.name), own[0], True
     if some.sizes is not None:
         drawn = ratio_draws(values, some.sizes, rng=rng, draws=draws)
+        normal = len(values) >= MANY_ROWS
     else:
         # No question can be answered differently by the base itself.
         answers = len(own) if trained and all(each.right_or_wrong for each in own) else 0
         drawn = question_draws(values, some.strata, rng=rng, draws=draws, answers=answers)
 
     def uncertain(column: int, seeds: list[Floats]) -> Uncertain:
-        means = tuple(some.mean(each) for each in seeds)
-        known = drawn[:, column] if np.isfinite(drawn).all() else math.nan  # of a single row of text nothing is
-        return Uncertain(value=float(np.mean(means)), questions=known, seeds=means)
+        means, own = tuple(some.mean(each) for each in seeds), drawn[:, column]
+        known = own if np.isfinite(own).all() else math.nan  # nothing is of a single row of text
+        return Uncertain(value=float(np.mean(means)), questions=known, seeds=means, normal=normal)
 
     return Part(
         change=uncertain(0, changes),

@@ -35,8 +35,20 @@ def _template(run: Run, name: str) -> dict[str, Any]:
     return {}
 
 
+def _asked_for(run: Run) -> list[tuple[Any, Any]]:
+    """The budgets in the configuration: tokens and epochs of each experience."""
+    return [(each.get("tokens"), each.get("epochs")) for each in run.config.get("stream") or []]
+
+
+def _last_steps(run: Run) -> int:
+    """Tokens by which its experiences may have ended late."""
+    return int((run.config.get("training") or {}).get("tokens_per_step") or 0) * len(run.stream)
+
+
 def _budget(run: Run, reference: Run) -> list[str]:
-    """Domain tokens or all tokens must agree. A run that is not complete has not had its own yet.
+    """Domain tokens or all tokens must agree, of equal budgets but for their last steps: a budget ends within one.
+
+    A run that is not complete has not had its own yet.
 
     The trivial front holds runs that are stopped early on purpose: less than the reference is no mismatch of theirs.
     """
@@ -44,7 +56,8 @@ def _budget(run: Run, reference: Run) -> list[str]:
         return []
     own, other = run.end, reference.end
     amounts = [(own.get(key, 0), other.get(key, 0)) for key in ("tokens", "all_tokens")]
-    if any(abs(one - two) <= NEARLY * max(one, two) for one, two in amounts):
+    steps = _last_steps(run) if _asked_for(run) == _asked_for(reference) else 0
+    if any(abs(one - two) <= max(NEARLY * max(one, two), steps) for one, two in amounts):
         return []
     if is_trivial(run.config) and own["tokens"] < other["tokens"]:
         return []

@@ -6,9 +6,10 @@ difference. Three things keep the intervals honest where a plain bootstrap is to
 - of n questions n - 1 are drawn, which makes the variance unbiased; with strata that counts, as a subject may have ten
   questions (Rao & Wu 1988, "Resampling inference with complex survey data", JASA 83);
 - a mean over subjects is resampled within each subject (strata); subjects with one question stand for each other;
-- where few answers differ, none may differ by luck. As in Agresti & Min 2005 ("Simple improved confidence intervals for
-  comparing matched proportions", Statistics in Medicine 24), two questions answered by the toss of a coin are added:
-  every drawn question is replaced by one with probability 2 / (n + 2), n the effective number of questions.
+- where few answers differ, none may differ by luck. As in Bonett & Price 2012 ("Adjusted Wald confidence interval for
+  a difference of binomial proportions based on paired data", JEBS 37), two questions that differ are added, as four
+  that are answered twice by the toss of a coin: one joins every drawn question with probability 4 / (n + 4), n the
+  effective number of questions. The mean stays where it is; theirs moves towards none, too far where most differ.
 
 Seeds (between runs). Three to five runs are too few to be resampled: percentiles of their resampled means hold the
 truth 74 (three) or 83 (five) times in 100. Their mean has Student's t distribution around the truth.
@@ -28,7 +29,7 @@ from clmed.results.statistics.estimate import LEVEL, Estimate
 
 Floats = NDArray[np.float64]
 DRAWS = 10_000
-PSEUDO = 2.0
+PSEUDO = 4.0
 CHUNK = 2_000_000  # numbers held at once
 FEW = 40  # kinds of questions
 MANY_ROWS = 30  # of text, to be resampled
@@ -50,7 +51,7 @@ def question_draws(
     """Draws (draws, columns) of the means of `values` (questions, columns), had other questions been asked.
 
     strata (questions,): the mean is that of the strata's means. answers: each difference is the mean over so many
-    (seeds) of differences between two right-or-wrong answers, and two tossed ones are added; 0: no coins, for
+    (seeds) of differences between two right-or-wrong answers, and four tossed ones are added; 0: no coins, for
     differences of any other kind.
     """
     codes, weights = weighted(strata, len(values))
@@ -62,29 +63,26 @@ def question_draws(
     for stratum, weight in enumerate(weights):
         own = values[codes == stratum]
         drawn = max(len(own) - 1, 1)
-        tossed = rng.binomial(drawn, coins, size=draws)
-        sums = _sums(own, drawn, tossed, rng)
+        sums = _sums(own, drawn, draws, rng)
         if answers:
+            tossed = rng.binomial(drawn, coins, size=draws)
             toss = rng.binomial(2 * tossed[:, None] * answers, 0.5, size=sums.shape)
             sums += toss / answers - tossed[:, None]
         result += weight / drawn * sums
     return result
 
 
-def _sums(values: Floats, drawn: int, tossed: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """Sums (draws, columns) of `drawn` questions, drawn with replacement, less `tossed` (draws,) of them."""
+def _sums(values: Floats, drawn: int, draws: int, rng: np.random.Generator) -> Floats:
+    """Sums (draws, columns) of `drawn` questions, drawn with replacement."""
     patterns, counts = np.unique(values, axis=0, return_counts=True)
     if len(patterns) <= FEW:  # so often each kind of question: the same draws, faster
-        return rng.multinomial(drawn - tossed, counts / len(values)) @ patterns
-    sums = np.empty((len(tossed), values.shape[1]))
+        return rng.multinomial(drawn, counts / len(values), size=draws) @ patterns
+    sums = np.empty((draws, values.shape[1]))
     step = max(1, CHUNK // drawn)
-    for start in range(0, len(tossed), step):
-        few = tossed[start : start + step]
-        which = rng.integers(len(values), size=(len(few), drawn), dtype=np.int32)
-        left = which[:, : int(few.max(initial=0))]
-        outside = np.arange(left.shape[1]) < few[:, None]
+    for start in range(0, draws, step):
+        which = rng.integers(len(values), size=(min(step, draws - start), drawn), dtype=np.int32)
         for column, own in enumerate(values.T):
-            sums[start : start + step, column] = own[which].sum(axis=1) - (own[left] * outside).sum(axis=1)
+            sums[start : start + step, column] = own[which].sum(axis=1)
     return sums
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clmed.errors import UserError
-from clmed.results.answers import QUESTION
+from clmed.results.answers import QUESTION, unlike
 from clmed.results.runs import Run
 
 COLUMNS = (QUESTION, "subject", "index", "prompt_hash", "gold", "prediction", "correct")
@@ -55,8 +55,8 @@ def flips(
         before, now = (run.directory.answers(each, benchmark, COLUMNS) for each in (0, at))
         if not {"prompt_hash", "correct"} <= now.keys():
             raise UserError(f"{run.path}: {benchmark} has no questions that are answered rightly or wrongly.")
-        base = {key: row for row, key in enumerate(before["prompt_hash"])}
-        for row, key in enumerate(now["prompt_hash"]):
+        base = {key: row for row, key in enumerate(unlike(before["prompt_hash"]))}
+        for row, key in enumerate(unlike(now["prompt_hash"])):
             was = base.get(key)
             if was is None or bool(before["correct"][was]) != (turned == "forgotten"):
                 continue

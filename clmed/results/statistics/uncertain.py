@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from statistics import NormalDist
 
@@ -17,12 +17,14 @@ NORMAL = NormalDist()
 @dataclass(frozen=True, kw_only=True)
 class Uncertain:
     """questions: draws around `value` had other questions been asked, or where no answers are kept their variance (nan:
-    unknown); seeds: the value of each seed, whose mean is `value`; one alone says nothing of others.
+    unknown); seeds: the value of each seed, whose mean is `value`; one alone says nothing of others. normal: whether
+    beyond all draws lie a normal distribution's tails, of which a p-value may be read.
     """
 
     value: float
     questions: Floats | float
     seeds: tuple[float, ...]
+    normal: bool = True
 
     @cached_property
     def _draws(self) -> Floats:
@@ -35,8 +37,7 @@ class Uncertain:
         """By formula: the standard error and its degrees of freedom (Satterthwaite 1946), the questions' infinite."""
         assert isinstance(self.questions, float)
         between = _variance(self.seeds)
-        within = 0.0 if math.isnan(self.questions) and between else self.questions
-        total = within + between
+        total = self.questions + between
         return math.sqrt(total), (len(self.seeds) - 1) * (total / between) ** 2 if between else math.inf
 
     def estimate(self) -> Estimate:
@@ -64,7 +65,7 @@ class Uncertain:
         """One-sided p-value of "it is not above `bound`"; by formula, too, where it lies beyond all draws."""
         if not isinstance(self.questions, float):
             p = p_above(self._draws, bound)
-            return p if p > 1.5 / len(self._draws) else min(p, self._formula.p_above(bound))
+            return min(p, self._formula.p_above(bound)) if self.normal and p <= 1.5 / len(self._draws) else p
         error, freedom = self._error
         if math.isnan(error) or math.isnan(self.value):
             return 1.0
@@ -74,13 +75,13 @@ class Uncertain:
 
     def __neg__(self) -> "Uncertain":
         questions = self.questions if isinstance(self.questions, float) else -self.questions
-        return Uncertain(value=-self.value, questions=questions, seeds=tuple(-value for value in self.seeds))
+        return replace(self, value=-self.value, questions=questions, seeds=tuple(-value for value in self.seeds))
 
     @cached_property
     def _formula(self) -> "Uncertain":
         """The same with the variance of the draws."""
         variance = self.questions if isinstance(self.questions, float) else float(self.questions.var())
-        return Uncertain(value=self.value, questions=variance, seeds=self.seeds)
+        return replace(self, questions=variance)
 
     @property
     def by_seeds(self) -> bool:
@@ -107,6 +108,7 @@ def mean_of(parts: Sequence[Uncertain]) -> Uncertain:
         seeds=tuple(share * sum(values) for values in zip(*seeds, strict=True))
         if len(set(map(len, seeds))) == 1
         else (),
+        normal=all(part.normal for part in parts),
     )
 
 

@@ -54,7 +54,7 @@ def verdict(
         strict, plain = (NormalDist().inv_cdf(1 - ALPHA / 2 / number) for number in (tests, 1))
         half = (change.high - change.low) / 2 * strict / plain
         distance = max(change.value + margin, -change.value)  # to what decides it, the nearer way
-        needed = max(count + 1, _two_digits(count * (half / distance) ** 2))
+        needed = max(count + 1, _two_digits(count * (half / distance) ** 2)) if distance else None
     return Verdict(kind="undecided", needs=needed, of=of)
 
 

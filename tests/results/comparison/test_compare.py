@@ -151,6 +151,29 @@ def test_other_shots_budgets_and_templates_are_refused_or_marked(tmp_path, chang
     assert any(told in note for note in found.notes) and found.rows[0].mismatches == ()
 
 
+def test_a_run_that_is_not_complete_is_no_better_and_no_worse(tmp_path):
+    naive = answered_run(tmp_path / "naive", forgets=0.5)
+    better = answered_run(tmp_path / "replay", name="replay", strategy=REPLAY, forgets=0.02)
+    assert compare([naive, better]).rows[1].retention_mark == "better"
+    halfway = answered_run(tmp_path / "half", name="half", strategy=REPLAY, forgets=0.02, state="running")
+    found = compare([naive, better, halfway])
+    assert [row.retention_mark for row in found.rows] == ["", "better", ""] and found.rows[2].retention is not None
+    assert not any(cell.mark for cell in found.rows[2].cells.values())
+    assert "not complete, so not marked: half" in found.notes
+    begun = compare([answered_run(tmp_path / "begun", forgets=0.5, state="running"), better])
+    assert begun.rows[1].retention_mark == "" and "naive, the reference, is not complete" in " ".join(begun.notes)
+
+
+def test_budgets_that_end_within_a_step_are_equal(tmp_path):
+    config = {"stream": [{"tokens": 5000}, {"tokens": 1000}], "training": {"tokens_per_step": 1024}}
+    first = answered_run(tmp_path / "naive", config=config, tokens=6072)
+    other = answered_run(tmp_path / "b", name="replay", strategy=REPLAY, config=config, tokens=5990)
+    assert compare([first, other]).rows[1].mismatches == ()
+    less = answered_run(tmp_path / "c", name="ewc", strategy={"ewc": {}}, config=config, tokens=3000)
+    with pytest.raises(UserError, match="budget 3k domain tokens"):
+        compare([first, less])
+
+
 def test_rows_are_told_apart_by_name_then_seed_then_folder(tmp_path):
     answered_run(tmp_path / "a", name="naive")
     answered_run(tmp_path / "b", name="naive", seed=1)

@@ -1,5 +1,7 @@
 """Draws against closed forms, and the coverage of the intervals by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,8 +88,24 @@ def test_one_row_of_text_has_no_interval():
     assert not interval(0.4, drawn).known
 
 
+def test_few_rows_of_text_have_no_p_values_beyond_their_draws():
+    rows, tokens = np.array([40.0, 42, 41, 43])[:, None], np.full(4, 100.0)
+    drawn = ratio_draws(rows, tokens, rng=generator(0), draws=1000)[:, 0]
+    found = Uncertain(value=0.415, questions=drawn, seeds=(0.415,), normal=False)
+    assert found.p_above(0.0) > 1 / 1002 > replace(found, normal=True).p_above(0.0)
+    assert mean_of([found, found]).p_above(0.0) > 1 / 1002
+
+
 # questions, share that differ, true difference, subjects
-SAMPLES = [(300, 0.2, -0.1, 0), (100, 0.1, 0.0, 0), (500, 0.01, -0.005, 0), (60, 0.3, -0.2, 0), (240, 0.2, -0.1, 20)]
+SAMPLES = [
+    (300, 0.01, -0.01, 0),
+    (168, 0.012, -0.012, 0),
+    (300, 0.2, -0.1, 0),
+    (100, 0.1, 0.0, 0),
+    (500, 0.01, -0.005, 0),
+    (60, 0.3, -0.2, 0),
+    (240, 0.2, -0.1, 20),
+]
 
 
 @pytest.mark.parametrize(("questions", "differ", "truth", "subjects"), SAMPLES)
@@ -175,7 +193,11 @@ def test_without_answers_the_formulas_of_normal_and_student_are_used():
     seeds = (-0.12, -0.1, -0.08)
     only = Uncertain(value=-0.1, questions=0.0, seeds=seeds).estimate()
     assert only.high == pytest.approx(-0.1 + 4.302653 * 0.02 / np.sqrt(3))
-    assert Uncertain(value=-0.1, questions=float("nan"), seeds=seeds).estimate() == only
+    for unknown in (
+        Uncertain(value=-0.1, questions=float("nan"), seeds=seeds),
+        -Uncertain(value=0.1, questions=np.nan, seeds=seeds),
+    ):
+        assert not unknown.estimate().known and unknown.p_two_sided() == 1, "seeds do not tell of other questions"
     assert not Uncertain(value=1.0, questions=float("nan"), seeds=(1.0,)).estimate().known
 
 

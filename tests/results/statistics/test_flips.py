@@ -43,6 +43,16 @@ def test_learnt_questions_turned_the_other_way(runs):
     assert 0 < len(inside) < len(found)
 
 
+def test_a_question_that_is_asked_twice_is_two(tmp_path):
+    asked = {"prompt_hash": ["a", "a", "b"], "subject": ["x"] * 3, "index": [0, 1, 2], "gold": ["A"] * 3}
+    paths = [answered_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for path in paths:
+        for point, correct in ((0, [True, True, True]), (2, [False, False, True])):
+            RunDirectory(path).write_answers(point, "exam", {**asked, "prediction": ["B"] * 3, "correct": correct})
+    found = flips([Run(path=path) for path in paths], "exam")
+    assert [(flip.index, flip.runs, flip.of) for flip in found] == [(0, 2, 2), (1, 2, 2)]
+
+
 def test_text_has_no_questions_to_forget(runs):
     for point in (0, 2):
         runs[0].write_answers(point, "web", {"index": [0, 1], "nats": [1.0, 2.0], "tokens": [3, 4], "bytes": [5, 6]})
