@@ -1,22 +1,30 @@
 """The report page: what it says of runs, whole or not, and that no name in them can do harm."""
 
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from whole_runs import whole_run
+from whole_runs import PERPLEXITY, whole_run
 
 from clmed.errors import UserError
+from clmed.results.comparison import Cell, Comparison, Row
+from clmed.results.comparison.compare import compare_runs
 from clmed.results.report.facts import configurations, cost, duration, environments, mixture
 from clmed.results.report.losses import flip_table
 from clmed.results.report.page import Page, Section, make_page
 from clmed.results.report.render import render, write_report
+from clmed.results.report.scores import benchmark_table
+from clmed.results.report.summary import sentences
 from clmed.results.report.tables import Table
 from clmed.results.rundir import RunDirectory
 from clmed.results.runs import Run
+from clmed.results.statistics.estimate import unknown
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -117,6 +125,89 @@ def test_many_forgotten_questions_are_cut_and_counted(runs: Path, monkeypatch: p
     without = flip_table({"ewc": [Run(path=runs / "ewc")]}, ["mmlu"])
     assert without is not None and "question" not in [each.heading for each in without.columns]
     assert f"{found.cut} more are left out here" in render(Page(title="", summary=[], runs=[], sections=[section]))
+
+
+def test_of_a_perplexity_the_tokens_are_shown_that_it_rests_on(tmp_path: Path) -> None:
+    for name in ("naive", "replay"):
+        run = RunDirectory(whole_run(tmp_path / name, name=name, points=2, state="stopped"))
+        scores = {row["point"]: row["score"] for row in run.results() if row["benchmark"] == PERPLEXITY}
+        for point, score in scores.items():
+            rows = {"benchmark": [PERPLEXITY] * 99, "index": list(range(99)), "tokens": [1000] * 99}
+            run.write_answers(point, PERPLEXITY, rows | {"nats": [1000 * score] * 99, "bytes": [4000] * 99})
+    runs = [Run(path=tmp_path / name) for name in ("naive", "replay")]
+    compared = compare_runs(runs)
+    assert compared.rows[0].cells[PERPLEXITY].questions == 99  # rows of text
+    found = benchmark_table(compared, {run.name: [run] for run in runs})
+    assert column(found, "questions")[-2:] == ["99,000", "99,000"]
+    assert found.columns[-1].hint == "of a perplexity: the tokens measured"
+
+
+def compared(*rows: Row, by: Literal["run", "strategy"] = "run") -> Comparison:
+    names = tuple(dict.fromkeys(name for row in rows for name in row.cells))
+    return Comparison(by=by, margin=0.01, reference=rows[0].label, benchmarks=names, primary=names, rows=rows, notes=())
+
+
+def row(label: str, gain: float, retention: float | None = None, needed: int = 1, **known: Any) -> Row:
+    """known: a Row's other fields; mark: of its perplexity, which is tested where there is one."""
+    mark = known.pop("mark", None)
+    change = unknown(0.1)
+    cell = Cell(role="retention", metric="nats_per_token", questions=9, primary=True, change=change, forgetting=change)
+    wiki = replace(cell, p=None if mark is None else 0.5, mark=mark or "")
+    cells = {"exam": replace(cell, role="gain", metric="accuracy"), "wiki": wiki}
+    whole = {"gain": unknown(gain), "retention": None if retention is None else unknown(retention)}
+    runs = tuple(Path(str(seed)) for seed in range(known.pop("seeds", 1)))
+    return Row(
+        label=label, strategy=label, runs=runs, seeds=(), needed=needed, state="complete", cells=cells, **whole, **known
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [row("a", -0.07, -0.02), row("b", -0.09, -0.01)],
+            "Of 2 runs, none gained: a lost least (−7.0 points) and b kept most of general ability (−1.0 points).",
+        ),
+        ([row("naive", 0.0), row("ewc", -0.09)], "Of 2 runs, none gained: naive lost nothing (0.0 points)."),
+        ([row("naive", 0.0621), row("ewc", 0.0619)], "Of 2 runs, naive and ewc gained alike (+6.2 points each)."),
+        (
+            [row("a", 0.0621), row("b", 0.0619), row("c", 0.01)],
+            "Of 3 runs, a and b gained most (+6.2 points each).",
+        ),
+        (
+            [row("a", 0.05, -0.1), row("b", 0.06, 0.1)],
+            "Of 2 runs, b gained most (+6.0 points) and kept most of general ability (+10.0 points).",
+        ),
+        (
+            [row("a", 0.05), row("b", 0.06), row("c", 0.9, mismatches=("budget",)), row("d", math.nan)],
+            "Of 2 runs (2 more cannot be compared), b gained most (+6.0 points).",
+        ),
+    ],
+)
+def test_who_gained_most_is_true(rows: list[Row], said: str) -> None:
+    assert sentences(compared(*rows)) == [said]
+
+
+def test_too_few_seeds_are_said_beside_who_gained_most() -> None:
+    naive, replay = row("naive", 0.01, seeds=2, needed=3), row("replay", 0.02, seeds=1, needed=3)
+    first, few = sentences(compared(naive, replay, by="strategy"))
+    assert first == "In these runs of 2 strategies, replay gained most (+2.0 points)."
+    assert few == "None has the 3 seeds that a statement about a strategy needs."
+    enough = row("ewc", 0.01, seeds=3, needed=3)
+    assert sentences(compared(enough, replay, by="strategy"))[1].endswith("about the strategy: replay (1 of 3).")
+    alone = sentences(compared(naive, by="strategy"))
+    assert alone[0] == "naive gained 1.0 points on exam."
+    assert alone[1] == "Too few seeds for a statement about the strategy: naive (2 of 3)."
+    assert len(sentences(compared(enough, replace(enough, label="lora"), by="strategy"))) == 1
+
+
+def test_none_is_better_only_where_no_benchmark_is_and_all_were_tested() -> None:
+    naive, worse, same, untested = row("naive", 0.1), *(row(str(m), 0.1, mark=m) for m in ("worse", "", None))
+    assert sentences(compared(naive, worse, same))[1] == "Compared with naive, worse on wiki: worse."
+    assert sentences(compared(naive, same))[1] == "None is more than chance better or worse than naive."
+    mixed = sentences(compared(naive, replace(same, label="ewc"), untested))
+    assert mixed[1] == "ewc is not more than chance better or worse than naive."
+    assert len(sentences(compared(naive, untested))) == 1
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -24,23 +24,18 @@ class TokenAxis:
 
     A fine-tuning of 10M tokens after a pretraining of 2B would be a vertical stroke. When an experience has less than
     half of the share `LEAST` of the axis, the axis gets one linear scale per experience, each about `LEAST` at least.
-    `ends`: tokens at the end of each experience, rising; `furthest`: the most tokens to be shown.
+    `ends`: tokens at the end of each experience, rising.
     """
 
     ends: tuple[int, ...]
-    furthest: int
 
     LEAST = 0.2
-    NEARLY = 0.005
 
     @cached_property
     def _knots(self) -> tuple[np.ndarray, np.ndarray]:
         """Tokens at the ends of the experiences and their places on the axis, 0 to 1."""
-        inside = [end for end in self.ends if end < self.furthest]
-        # Budgets end at whole rows, so runs alike end some tokens apart: that is no experience of its own.
-        if inside and inside == list(self.ends) and inside[-1] > (1 - self.NEARLY) * self.furthest:
-            inside.pop()
-        tokens = np.array([0, *dict.fromkeys(inside), max(self.furthest, 1)], dtype=float)
+        passed = [end for end in dict.fromkeys(self.ends) if end > 0]
+        tokens = np.array([0, *(passed or [1])], dtype=float)
         shares = np.diff(tokens) / tokens[-1]
         least = min(self.LEAST, 0.6 / len(shares))
         if shares.min() < least / 2:

@@ -39,12 +39,12 @@ def draw(grouped: Sequence[Group]) -> Figure:
     shown = [(panel, curves(panel, grouped)) for panel in panels(runs)]
     names = [word for run in runs for word in words(run)]
     with new_figure([*names, *(label(group) for group in grouped)]) as figure:
-        furthest = max(row["tokens"] for run in runs for row in run.rows)
         labels = [["base", *(curve.label for curve in found)] for _, found in shown]
-        frame = make_frame(figure, runs, furthest, labels, across=min(2, len(shown)))
-        for axes, (panel, found) in zip(frame.panels(figure, len(shown)), shown, strict=True):
-            frame.head(figure, axes, panel.benchmark, panel.note)
-            frame.label_ends(axes, _draw_panel(axes, panel.metric, found))
+        streams = [[run.stream for run in runs if panel.benchmark in run.scores] for panel, _ in shown]
+        frame = make_frame(figure, streams, labels, across=min(2, len(shown)))
+        for axes, track, (panel, found) in zip(frame.panels(figure), frame.tracks, shown, strict=True):
+            frame.head(figure, axes, track, panel.benchmark, panel.note)
+            frame.label_ends(axes, track, _draw_panel(axes, panel.metric, found))
     return figure
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from clmed.results.groups import Group
 from clmed.results.plots.frame import make_frame
+from clmed.results.plots.streams import trained
 from clmed.results.plots.style import COLOURS, LARGE, LEFT, WIDTH, new_figure, tell, text_width
 from clmed.results.plots.training import sources
 from clmed.results.runs import Run
@@ -83,8 +84,8 @@ def draw(grouped: Sequence[Group]) -> Figure:
     shown = alike(grouped, names)
     styles = [_style(number) for number in range(len(names))]
     with new_figure([*names, *(group.label for group in grouped), *(e for run in runs for e in run.stream)]) as figure:
-        furthest = max(row["tokens"] for run in runs for row in [*run.training, *run.rows])
-        frame = make_frame(figure, runs, furthest, [], across=min(2, len(shown)))
+        streams = [[trained(group.runs[0]) for group in same] for same in shown]
+        frame = make_frame(figure, streams, [], across=min(2, len(shown)))
         width = frame.across * WIDTH - LEFT
         columns = max(1, int(width / (max(text_width(figure, name) for name in names) + 0.4)))
         handles = [Patch(label=name, **style) for name, style in zip(names, styles, strict=True)]
@@ -93,8 +94,8 @@ def draw(grouped: Sequence[Group]) -> Figure:
             columnspacing=1.2, handlelength=1.6, handletextpad=0.5, labelspacing=0.3,
         )  # fmt: skip
         foot = legend.get_window_extent().height / figure.dpi + 0.08
-        for axes, same in zip(frame.panels(figure, len(shown), foot), shown, strict=True):
-            frame.head(figure, axes, _title(figure, [group.label for group in same]), "")
+        for axes, track, same in zip(frame.panels(figure, foot), frame.tracks, shown, strict=True):
+            frame.head(figure, axes, track, _title(figure, [group.label for group in same]), "")
             for edges, shares in mixture(same[0].runs[0], names):
                 levels = 100 * np.cumsum(np.hstack([np.zeros((len(shares), 1)), shares]), axis=1)
                 for number, style in enumerate(styles):

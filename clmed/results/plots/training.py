@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clmed.results.groups import Group
 from clmed.results.plots.frame import End, make_frame
 from clmed.results.plots.runs import folded, label
+from clmed.results.plots.streams import Stream, trained
 from clmed.results.plots.style import COLOURS, DASHES, new_figure
 from clmed.results.runs import Run
 
@@ -36,6 +37,7 @@ class Series:
     label: str
     number: int
     steps: tuple[Line, ...]  # (domain tokens, value)
+    streams: tuple[Stream, ...]  # of the seeds that have any
 
     @property
     def lines(self) -> list[Line]:
@@ -85,17 +87,16 @@ def panels(grouped: Sequence[Group]) -> dict[str, list[Series]]:
 
 def draw(grouped: Sequence[Group]) -> Figure:
     """One column for one run, else two panels in a row."""
-    runs = [run for group in grouped for run in group.runs]
     shown, alone = panels(grouped), len(grouped) == 1
+    streams = [[stream for series in found for stream in series.streams] for found in shown.values()]
     words = [*shown, *(series.label for found in shown.values() for series in found)]
-    with new_figure([*words, *(name for run in runs for name in run.stream)]) as figure:
-        furthest = max(row["tokens"] for run in runs for row in [*run.training, *run.rows])
+    with new_figure([*words, *(name for panel in streams for stream in panel for name in stream)]) as figure:
         labels = [[series.label for series in found] for found in shown.values()]
-        frame = make_frame(figure, runs, furthest, labels, across=1 if alone else 2)
-        for axes, (title, found) in zip(frame.panels(figure, len(shown)), shown.items(), strict=True):
-            frame.head(figure, axes, title, "" if title == RATE or alone else "loss")
+        frame = make_frame(figure, streams, labels, across=1 if alone else 2)
+        for axes, track, (title, found) in zip(frame.panels(figure), frame.tracks, shown.items(), strict=True):
+            frame.head(figure, axes, track, title, "" if title == RATE or alone else "loss")
             axes.set_ylabel(RATE if title == RATE else "nats/token")
-            frame.label_ends(axes, _draw_panel(axes, found, rate=title == RATE, pale=alone))
+            frame.label_ends(axes, track, _draw_panel(axes, found, rate=title == RATE, pale=alone))
     return figure
 
 
@@ -119,7 +120,9 @@ def _draw_panel(axes: Axes, found: Sequence[Series], *, rate: bool, pale: bool) 
 
 
 def _series(label: str, number: int, group: Group, key: str) -> Series:
-    return Series(label=label, number=number, steps=tuple(line for run in group.runs for line in values(run, key)))
+    lines = {run: found for run in group.runs if (found := values(run, key))}
+    steps = tuple(line for found in lines.values() for line in found)
+    return Series(label=label, number=number, steps=steps, streams=tuple(trained(run) for run in lines))
 
 
 def _mean(pairs: Line) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from clmed.results.comparison import Comparison
-from clmed.results.metrics import ACCURACY, WHOLE, is_accuracy, lower_is_better
+from clmed.results.metrics import ACCURACY, NATS, WHOLE, is_accuracy, lower_is_better
 from clmed.results.points import measured_points
 from clmed.results.report.tables import NONE, Cell, Column, Table, estimated, number, score, text, tone_of, unit
 from clmed.results.runs import Run
@@ -56,6 +56,7 @@ def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Run]]) 
             cell, runs = row.cells[name], members[row.label]
             worst = _worst(runs, name, cell.metric)
             shown = [f"{_shots(runs[0], name)}-shot"] if is_accuracy(cell.metric) else []
+            asked = _tokens(runs[0], name) if cell.metric == NATS else cell.questions
             rows.append(
                 [
                     Cell(text=name, note=", ".join([cell.role, *shown, unit(cell.metric)])),
@@ -65,7 +66,7 @@ def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Run]]) 
                     score(_mean(runs, name, cell.metric, None), cell.metric),
                     estimated(cell.change, cell.metric, mark=cell.mark, tone=tone_of(cell.change, cell.metric)),
                     text(cell.verdict or NONE),
-                    number(cell.questions, f"{cell.questions:,}"),
+                    number(asked, f"{asked:,}"),
                 ]
             )
     columns = [
@@ -76,7 +77,7 @@ def benchmark_table(compared: Comparison, members: Mapping[str, Sequence[Run]]) 
         Column(heading="now"),
         Column(heading="change"),
         Column(heading="retained?", numeric=False, minor=True),
-        Column(heading="questions", hint="of a perplexity: tokens", minor=True),
+        Column(heading="questions", hint="of a perplexity: the tokens measured", minor=True),
     ]
     caption = "Each benchmark before and after training; changes in percentage points or nats per token, 95 % intervals"
     belongs = [row[0].text for row in rows]
@@ -130,3 +131,8 @@ def _worst(runs: Sequence[Run], benchmark: str, metric: str) -> float | None:
 
 def _shots(run: Run, benchmark: str) -> int:
     return next((row["shots"] or 0 for row in run.whole if row["benchmark"] == benchmark), 0)
+
+
+def _tokens(run: Run, perplexity: str) -> int:
+    """How many tokens a perplexity is a mean over: what it is compared by are rows of text."""
+    return next((row.get("questions", 0) for row in run.whole if row["benchmark"] == perplexity), 0)

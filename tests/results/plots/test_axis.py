@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import minimize
 
 from clmed.results.plots.axis import TokenAxis, spread
+from clmed.results.plots.streams import by_panel, shared
 
 
 def test_labels_that_have_room_stay_where_they_are():
@@ -43,7 +44,7 @@ def test_labels_neither_overlap_nor_leave_and_are_as_near_as_can_be(seed):
 
 
 def test_experiences_of_like_size_share_one_linear_scale():
-    axis = TokenAxis(ends=(400, 520), furthest=520)
+    axis = TokenAxis(ends=(400, 520))
     assert not axis.stretched
     middle = (axis.fraction(0) + axis.fraction(520)) / 2
     assert axis.fraction(260) == pytest.approx(middle)
@@ -51,7 +52,7 @@ def test_experiences_of_like_size_share_one_linear_scale():
 
 
 def test_a_short_experience_gets_a_visible_part_of_the_axis():
-    axis = TokenAxis(ends=(2_250_000_000, 2_260_000_000), furthest=2_260_000_000)
+    axis = TokenAxis(ends=(2_250_000_000, 2_260_000_000))
     assert axis.stretched
     assert axis.fraction(2_260_000_000) - axis.fraction(2_250_000_000) > 0.12
     places = [axis.fraction(tokens) for tokens in axis.ticks()]
@@ -59,13 +60,29 @@ def test_a_short_experience_gets_a_visible_part_of_the_axis():
     assert {0, 2_250_000_000, 2_260_000_000} <= set(axis.ticks())
 
 
-def test_a_run_with_more_tokens_than_the_stream_widens_the_last_part():
-    axis = TokenAxis(ends=(100, 200), furthest=300)
-    assert axis.fraction(300) == pytest.approx(1 - axis.fraction(0))
-    assert axis.boundaries == [100, 200]
+def test_a_model_that_was_not_trained_has_an_axis():
+    axis = TokenAxis(ends=(0, 0))
+    assert axis.boundaries == [] and axis.fraction(0) < axis.fraction(1)
 
 
-def test_an_end_a_few_tokens_before_the_furthest_is_no_boundary():
-    axis = TokenAxis(ends=(499_940, 609_910), furthest=609_920)
-    assert axis.boundaries == [499_940]
-    assert not axis.stretched and axis.ticks()[-1] == 600_000
+def test_an_experience_has_one_end_however_far_the_last_steps_overshoot():
+    law = {"statutes": 24_600, "questions": 34_800}, {"statutes": 26_600, "questions": 35_100}
+    assert shared(law) == {"statutes": 26_600, "questions": 35_100}
+    assert shared([*law, {"statutes": 9_000}, {}]) == shared(law)  # on their way
+    assert shared([*law, {"statutes": 0, "questions": 0}]) == shared(law)  # never trained
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"doctors": 24_600, "exam": 34_800},
+        {"questions": 10_000},
+        {"statutes": 10_000, "questions": 34_800},  # left where the others' first half is
+        {"statutes": 60_000},  # still there where the others have ended
+    ],
+)
+def test_other_experiences_are_not_shared(others):
+    stream = {"statutes": 24_600, "questions": 34_800}
+    assert shared([stream, others]) == {}
+    assert by_panel([[stream], [stream, others], []])[0] == stream
+    assert list(by_panel([[stream], [stream, others], []])[1]) == [""]

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lifelike import BENCHMARKS
+from legible import assert_legible
+from lifelike import BENCHMARKS, training_rows
 
 from clmed.errors import UserError
 from clmed.results.plots import figures, fonts, plot_runs
@@ -92,6 +93,36 @@ def test_a_short_second_experience_is_given_its_own_scale(make_run, tmp_path):
     words = texts(plot_runs([make_run(tmp_path / "paper", stream=stream)], only=["forgetting"])[1])
     assert "domain tokens (one scale per experience)" in words
     assert {"750M", "1.5B", "2.25B", "2.26B"} <= set(words)
+
+
+def test_seeds_that_overshoot_have_one_boundary(make_run, tmp_path):
+    streams = [(("abstracts", 1, size), ("questions", 1, 49_000)) for size in (98_304, 101_000)]
+    runs = [make_run(tmp_path / str(seed), seed=seed, stream=stream) for seed, stream in enumerate(streams)]
+    for run, stream in zip(runs, streams, strict=True):
+        RunDirectory.open(run).add_trainings(training_rows(stream=stream))
+    for name in ("forgetting", "training"):
+        for axes in figures(runs)[name]().axes:
+            assert [line.get_xdata()[0] for line in axes.lines if line.get_color() == "#999999"] == [101_000]
+            assert axes.get_xlabel() == "domain tokens"  # one scale
+
+
+def test_each_panel_names_the_experiences_of_the_runs_in_it(make_run, tmp_path):
+    runs = []
+    for name, names in (("english", ("abstracts", "questions")), ("chinese", ("doctors", "exam"))):
+        stream = [(each, 1, 100_000) for each in names]
+        benchmarks = {f"{name}-exam": ("gain", (), 0.2, 0.3), "mmlu": ("retention", (), 0.6, -0.2)}
+        runs.append(make_run(tmp_path / name, name, stream=stream, benchmarks=benchmarks))
+        sources = ((name, "web"), (name, "web"))
+        RunDirectory.open(runs[-1]).add_trainings(training_rows(stream=stream, sources=sources))
+    every = {"abstracts", "questions", "doctors", "exam"}
+    for figure in ("forgetting", "training"):
+        drawn = figures(runs)[figure]()
+        found = [[text.get_text() for text in axes.texts] for axes in drawn.axes]
+        named = [every & {*words} for words in found]
+        assert {"abstracts", "questions"} in named and {"doctors", "exam"} in named
+        for words, names in zip(found, named, strict=True):
+            assert bool(names) != ("english" in words and "chinese" in words), words
+        assert_legible(drawn)
 
 
 def test_dollars_in_a_name_are_not_mathematics(make_run, tmp_path):
