@@ -18,18 +18,23 @@ def shared(streams: Sequence[Stream]) -> Stream:
     """The experiences of all runs, each with the furthest of its ends; empty where they are not the same.
 
     The last step of an experience overshoots its budget, by another amount in every run: it is one end all the same. A
-    run that is on its way has the first experiences of the others. An experience is named in the middle of its part of
-    the axis, so no run may have left it before.
+    run that is on its way has the first experiences of the others, `joint` has all at once. An experience is named in
+    the middle of its part of the axis, so no run may have left it before.
     """
     names: list[str] = max(map(list, streams), key=len, default=[])
-    if any(list(stream) != names[: len(stream)] for stream in streams):
+    joint = "+".join(names)
+    apart = [stream for stream in streams if len(names) == 1 or joint not in stream]
+    if any(list(stream) != names[: len(stream)] for stream in apart):
         return {}
-    ends = {name: max(stream[name] for stream in streams if name in stream) for name in names}
+    ends = {name: max(stream[name] for stream in apart if name in stream) for name in names}
+    for stream in streams:
+        if joint in stream:
+            ends[names[-1]] = max(ends[names[-1]], stream[joint])
     start = 0
     for name, following in itertools.pairwise(names):
-        gone_on = [stream for stream in streams if following in stream and stream[following] > stream[name]]
+        gone_on = [stream for stream in apart if following in stream and stream[following] > stream[name]]
         middle = (start + ends[name]) / 2
-        if ends[following] < ends[name] or any(stream[name] <= middle for stream in gone_on):
+        if ends[following] <= ends[name] or any(stream[name] <= middle for stream in gone_on):
             return {}
         start = ends[name]
     return ends

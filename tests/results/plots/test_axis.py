@@ -70,6 +70,10 @@ def test_an_experience_has_one_end_however_far_the_last_steps_overshoot():
     assert shared(law) == {"statutes": 26_600, "questions": 35_100}
     assert shared([*law, {"statutes": 9_000}, {}]) == shared(law)  # on their way
     assert shared([*law, {"statutes": 0, "questions": 0}]) == shared(law)  # never trained
+    joint = {"statutes+questions": 35_200}
+    assert shared([*law, joint]) == {"statutes": 26_600, "questions": 35_200}
+    assert shared([joint, joint]) == joint
+    assert shared([{"statutes": 0, "questions": 0}]) == {}  # two names would be at one place
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_an_experience_has_one_end_however_far_the_last_steps_overshoot():
         {"doctors": 24_600, "exam": 34_800},
         {"questions": 10_000},
         {"statutes": 10_000, "questions": 34_800},  # left where the others' first half is
-        {"statutes": 60_000},  # still there where the others have ended
+        {"statutes": 40_000},  # still there where the others have ended
     ],
 )
 def test_other_experiences_are_not_shared(others):
