@@ -1,14 +1,16 @@
-"""What every forward-only pass over a live model needs, so that it leaves no trace, alone or on many ranks."""
+"""What every pass over a live model beside its training needs, so that it leaves no trace, alone or on many ranks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 Batch = TypeVar("Batch")
 T = TypeVar("T")
@@ -32,6 +34,27 @@ def measuring(model: nn.Module) -> Iterator[None]:
             module.training = mode
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for gradients, then training mode: blocks whose activations training checkpoints are checkpointed.
+
+    In evaluation mode transformers checkpoints nothing; and in training mode some of its blocks drop out themselves, so
+    that it does not help to set the mode of these alone. What is checkpointed is `forward`, as there: FSDP2's hooks
+    stay outside.
+    """
+    blocks: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    blocks = [block for block in blocks if block.gradient_checkpointing]
+    model.eval()
+    for block in blocks:
+        block.forward = partial(block._gradient_checkpointing_func, block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the one of its class is back
+        model.train()
 
 
 def world() -> tuple[int, int]:

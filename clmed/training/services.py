@@ -16,7 +16,7 @@ from clmed.data.batches import INPUTS, Batch, row_batch
 from clmed.data.corpus import Corpus, Place, Rows, reservoir
 from clmed.data.progress import followed
 from clmed.data.rows import Part
-from clmed.live import deal, measuring, sum_over_ranks
+from clmed.live import deal, measuring, sum_over_ranks, without_dropout
 from clmed.logits import KIND, Reference, coarse, predicting
 from clmed.shards import mean_squared_gradients, shards, with_weights
 from clmed.stream import Experience
@@ -103,17 +103,16 @@ class Services(BaseSGDTemplate):
 
         The gradient is whole on return: reduced, and unscaled in fp16.
         """
-        self.model.eval()
         overflow = True
-        while overflow:  # fp16: until the scale is small enough for these rows
-            self.optimizer.zero_grad()
-            for index, batch in enumerate(window):
-                self._sync_gradients(index == len(window) - 1)
-                self._backward(batch, labels_seed)
-            overflow = self.scaler is not None and any_rank(self.world, self._unscale())
-            if overflow and self.scaler is not None:
-                self.scaler.update(overflow)
-        self.model.train()
+        with without_dropout(self.model):
+            while overflow:  # fp16: until the scale is small enough for these rows
+                self.optimizer.zero_grad()
+                for index, batch in enumerate(window):
+                    self._sync_gradients(index == len(window) - 1)
+                    self._backward(batch, labels_seed)
+                overflow = self.scaler is not None and any_rank(self.world, self._unscale())
+                if overflow and self.scaler is not None:
+                    self.scaler.update(overflow)
         self._count(window[0]["input_ids"].numel() * len(window) * self.world.ranks)
 
     def _backward(self, batch: Batch, labels_seed: int | None) -> None:

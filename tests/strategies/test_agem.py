@@ -3,6 +3,7 @@
 import pytest
 import torch
 from clmed.strategies.agem import AGEM
+from transformers import OPTConfig, OPTForCausalLM
 
 from clmed.errors import UserError
 from clmed.training.sharding import World
@@ -101,6 +102,37 @@ def test_the_memory_s_gradient_is_that_of_its_rows(tokenizer, make_model):
     assert (labels[:, 0] == -100).all() and len(labels) == 6
     for name, parameter in trainer.model.named_parameters():
         torch.testing.assert_close(parameter.grad, dict(model.named_parameters())[name].grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_its_activations_are_checkpointed_as_a_step_s_are(ranks, tokenizer, tmp_path):
+    """The blocks' forward is done again in the backward, and what comes out is the same, bit for bit, without dropout.
+
+    In OPT it is the blocks themselves that drop out.
+    """
+
+    def gradient(world, checkpointing):
+        torch.manual_seed(3)
+        shape = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2, "dropout": 0.5}
+        model = OPTForCausalLM(OPTConfig(vocab_size=len(tokenizer), num_attention_heads=2, **shape))
+        training = {"sequence_length": 64, "tokens_per_step": 512, "activation_checkpointing": checkpointing}
+        config = small_config(MEMORY, evaluation=QUIET, training=training)
+        trainer = make_trainer(config, model, tokenizer, world)
+        forwards = []
+        trainer.model.model.decoder.layers[1].fc1.register_forward_hook(lambda *_: forwards.append(1))
+        trainer.experience = trainer.stream[0]
+        trainer.make_optimizer()
+        (agem,) = (plugin for plugin in trainer.plugins if isinstance(plugin, AGEM))
+        trainer.window_gradient(trainer.stream[0].batches.beside(agem.memories[0], 6)[3])
+        assert all(module.training and "forward" not in vars(module) for module in trainer.model.modules())
+        return Watch.flat(trainer), len(forwards)
+
+    def both(world):
+        return [gradient(world, checkpointing) for checkpointing in (False, True)]
+
+    plain, checkpointed = both(World()) if ranks == 1 else on_ranks(2, both, tmp_path)
+    assert (plain[1], checkpointed[1]) == (1, 2)
+    assert torch.equal(plain[0], checkpointed[0]) and plain[0].abs().max() > 0
 
 
 def test_the_memory_grows_with_the_past_and_reads_train_parts(tokenizer, make_model):
