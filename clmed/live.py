@@ -38,7 +38,7 @@ def measuring(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for gradients, then training mode: blocks whose activations training checkpoints are checkpointed.
+    """Evaluation mode for gradients, then training mode: activations are checkpointed where training checkpoints them.
 
     In evaluation mode transformers checkpoints nothing; and in training mode some of its blocks drop out themselves, so
     that it does not help to set the mode of these alone. What is checkpointed is `forward`, as there: FSDP2's hooks
