@@ -1,5 +1,7 @@
 """LoRA adapters of peft in a model that may be sharded: add, find, merge, export. What such strategies stand on."""
 
+import copy
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import cast
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -16,6 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from clmed.complaints import did_you_mean
 from clmed.errors import UserError
 from clmed.shards import gather, local, own_rows
+
+log = logging.getLogger(__name__)
 
 
 def linear_layers(model: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
@@ -43,9 +49,17 @@ def linear_layers(model: PreTrainedModel, targets: str | Sequence[str]) -> list[
 
 def add_adapter(model: PreTrainedModel, name: str, *, rank: int, alpha: float, targets: list[str]) -> None:
     """Put one more adapter beside each of these layers, still to be filled; it alone is trained, all of them act."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)  # type: ignore[arg-type]
+    most = max(min(cast(Tensor, model.get_submodule(target).weight).shape) for target in targets)
+    if rank > most:
+        raise UserError(f"lora: a `rank` of {rank:,} is more than any of these layers has, which is {most:,} at most.")
+    # In a model that it knows as a mixture of experts peft takes names such as `gate_proj` for those of experts, and
+    # adapts the tensors that hold them. It does not look into what only holds the model.
+    holder = nn.ModuleDict({"model": model})
+    exact = [f"model.{target}" for target in targets]
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=exact)  # type: ignore[arg-type]
     with warnings.catch_warnings(action="ignore"):  # of a second adapter, and of its own way with checkpointing
-        inject_adapter_in_model(config, model, name, low_cpu_mem_usage=True)
+        inject_adapter_in_model(config, holder, name, low_cpu_mem_usage=True)
+    assert targets == [path for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for _, layer in adapted(model):
         *earlier, _ = names = list(layer.lora_A)
         layer.set_adapter(names)
@@ -89,7 +103,8 @@ def merged(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
 def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write all adapters as a single one that `PeftModel.from_pretrained(base, folder)` loads.
 
-    Adapters that act together are one of the sum of their ranks: B1 A1 + B2 A2 = [B1 B2] [A1; A2].
+    Adapters that act together are one of the sum of their ranks: B1 A1 + B2 A2 = [B1 B2] [A1; A2]. Of a model in which
+    peft would take some of the layers for experts nothing is written, but a warning.
     """
     found: dict[str, Tensor] = {}
     layers = dict(adapted(model))
@@ -97,7 +112,7 @@ def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: 
         _, downs, ups = zip(*_adapters(path, layer, weights), strict=True)
         found[f"base_model.model.{path}.lora_A.weight"] = torch.cat(downs)
         found[f"base_model.model.{path}.lora_B.weight"] = torch.cat(ups, dim=1)
-    LoraConfig(
+    config = LoraConfig(
         r=sum(layer.r.values()),
         lora_alpha=sum(layer.lora_alpha.values()),
         target_modules=list(layers),
@@ -105,8 +120,22 @@ def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: 
         base_model_name_or_path=model.config.name_or_path,
         task_type="CAUSAL_LM",
         inference_mode=True,
-    ).save_pretrained(str(folder))
+    )
+    if not _read_as_written(config, model):
+        log.warning("no folder `adapter`: in a %s peft would load it into the experts.", type(model).__name__)
+        return
+    config.save_pretrained(str(folder))
     save_file(found, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _read_as_written(config: LoraConfig, model: PreTrainedModel) -> bool:
+    """Whether peft, when it reads the configuration, puts adapters beside the layers that it names."""
+    read = copy.copy(config)
+    try:
+        convert_peft_config_for_transformers(read, model, conversions=None)
+    except ValueError:  # of experts that are one tensor it would adapt a part
+        return False
+    return read.target_modules == config.target_modules
 
 
 def _adapters(path: str, layer: Linear, weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:

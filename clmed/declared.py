@@ -31,13 +31,15 @@ NO_PARAMETERS = ast.FunctionDef(
 class StandIn:
     """An empty class with bases like those of one in a source, so that Python's own rules say what it inherits.
 
-    `init`: the syntax of `__init__`, None where it cannot be told; `cost`: that of `cost`, None where there is none;
-    `adapts`: whether it has an `adapt_model`. The others are what clmed/strategy.py says of them. Its own `__init__` is
-    what that of the source refuses: the statements that can raise an error, and the calls of `super().__init__`.
+    `init`: the syntax of `__init__`, None where it cannot be told; `cost` and `check_blocks`: that of these methods,
+    None where there is none; `adapts`: whether it has an `adapt_model`. The others are what clmed/strategy.py says.
+    Its own `__init__` is what that of the source refuses: the statements that can raise an error, and the calls of
+    `super().__init__`.
     """
 
     init: ClassVar[ast.FunctionDef | None] = NO_PARAMETERS
     cost: ClassVar[ast.FunctionDef | None] = None
+    check_blocks: ClassVar[ast.FunctionDef | None] = None
     adapts: ClassVar[bool] = False
     alone: ClassVar[str] = ""
     decides: ClassVar[tuple[str, ...]] = ()
@@ -54,7 +56,7 @@ class StandIn:
     gives: ClassVar[str] = ""
 
 
-DECLARED = set(StandIn.__annotations__) - {"init", "cost", "adapts"}
+DECLARED = set(StandIn.__annotations__) - {"init", "cost", "check_blocks", "adapts"}
 
 
 class AnyStrategy(StandIn):
@@ -123,7 +125,7 @@ def _stand_in(source: Source, node: ast.ClassDef, made: _Made) -> type[StandIn]:
     own = {member.name: member for member in node.body if isinstance(member, ast.FunctionDef)}
     # A decorator, such as that of dataclasses, may write an `__init__`.
     members: dict[str, Any] = {"init": own.get("__init__")} if "__init__" in own or node.decorator_list else {}
-    members |= {"cost": own["cost"]} if "cost" in own else {}
+    members |= {name: own[name] for name in ("cost", "check_blocks") if name in own}
     members |= {"adapts": True} if "adapt_model" in own else {}
     members |= {name: value for name, value in _literals(node.body).items() if name in DECLARED}
     generic = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]

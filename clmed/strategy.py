@@ -90,6 +90,14 @@ class Strategy(BaseSGDPlugin):
     def check(self, phase: "Phase", blend: Blend, corpus: Corpus) -> None:
         """Raise UserError for an experience that this cannot do, before any work; blend: what all make of it."""
 
+    def check_blocks(self, blocks: Any) -> None:
+        """Raise UserError for a model that this cannot do: one of so many `blocks.layers`, with such `blocks.matrices`.
+
+        Both are as in `cost`. Like that method it may use its parameters, builtins and UserError alone: `clmed plan`
+        runs it without importing its file, and so does `clmed validate` where the model's shape is known at once. A run
+        calls it before any work.
+        """
+
     def schedule(self, phase: "Phase", base: OptimizerConfig) -> OptimizerConfig:
         """The optimizer settings of an experience, its learning-rate schedule among them; base: those so far."""
         return base

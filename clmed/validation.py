@@ -25,6 +25,7 @@ from clmed.config import (
     resolve,
 )
 from clmed.errors import UserError
+from clmed.planning import costs
 from clmed.results.start import find_start
 from clmed.yamlfile import COMMAND_LINE
 
@@ -327,6 +328,8 @@ def _strategies(config: ExperimentConfig) -> Iterator[Problem]:
         yield from (((*loc, key), message) for key, message in wrong)
         if not wrong and (refused := catalogue.refusal(info, params)) is not None:
             yield (*loc, refused[0]), refused[1]
+        elif not wrong and (unfit := costs.refused(info, params, config.model)) is not None:
+            yield loc, unfit
         mistyped = {key for key, _ in wrong}
         for key, value in params.items():
             if (key == "from" or key.endswith("_from") or key in info.declared.reads) and key not in mistyped:

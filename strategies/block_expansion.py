@@ -1,12 +1,11 @@
 """Block expansion: learn in new blocks, leave the old ones alone."""
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from transformers import PreTrainedModel
 
+from clmed.blocks import repeat_blocks
 from clmed.errors import UserError
 from clmed.shards import decoder_blocks, local
 from clmed.strategy import Strategy
@@ -43,15 +42,18 @@ class BlockExpansion(Strategy):
         added = size.layers // self.every * sum(rows * columns for rows, columns in size.matrices.values())
         return {"added": added, "trained": added}
 
+    def check_blocks(self, blocks: Any) -> None:
+        """There must be as many as `every`."""
+        if blocks.layers < self.every:
+            raise UserError(
+                f"block_expansion: the model has {blocks.layers} blocks, so `every` can be {blocks.layers} at most."
+            )
+
     def adapt_model(self, model: PreTrainedModel, phase: "Phase") -> None:
         """Insert the copies before the first experience."""
         if phase.index:
             return
-        blocks, settings = decoder_blocks(model), model.config.get_text_config()
-        if len(blocks) < self.every:
-            raise UserError(
-                f"block_expansion: the model has {len(blocks)} blocks, so `every` can be {len(blocks)} at most."
-            )
+        blocks = decoder_blocks(model)
         outputs = sum(_is_output(name) for name, _ in blocks[0].named_modules())
         if outputs < 2 or any(parameter.ndim > 2 for parameter in blocks.parameters()):
             raise UserError(
@@ -59,24 +61,13 @@ class BlockExpansion(Strategy):
                 f"{', '.join(sorted(OUTPUTS))}, or experts beside them, so what a copy adds cannot be set to zero."
             )
         model.requires_grad_(False)
-        grown: list[nn.Module] = []
-        came_from: list[int] = []
-        for number, block in enumerate(blocks):
-            grown.append(block)
-            came_from.append(number)
-            if (number + 1) % self.every == 0:
-                # With the one configuration of all blocks, in which measurements set how attention is computed.
-                grown.append(copy.deepcopy(block, {id(settings): settings}).requires_grad_(True))
-                came_from.append(number)
-        del blocks[:]
-        blocks.extend(grown)
-        for number, block in enumerate(blocks):
-            for module in block.modules():
-                if hasattr(module, "layer_idx"):
-                    module.layer_idx = number  # type: ignore[assignment]  # its place in a cache of keys and values
-        settings.num_hidden_layers = len(blocks)
-        if getattr(settings, "layer_types", None) is not None:
-            settings.layer_types = [settings.layer_types[number] for number in came_from]
+        again = [(number, number) if (number + 1) % self.every == 0 else (number,) for number in range(len(blocks))]
+        try:
+            repeat_blocks(model, [number for places in again for number in places])
+        except UserError as error:
+            raise UserError(f"block_expansion: {error}") from None
+        for place in range(self.every, len(blocks), self.every + 1):
+            blocks[place].requires_grad_(True)
 
     def initialise(self, model: PreTrainedModel, phase: "Phase") -> None:
         """Copy each block's weights, but for the outputs, into the copy behind it."""

@@ -28,12 +28,18 @@ class Freeze(Strategy):
             raise UserError("freeze needs a number of `layers` of at least 0, and something to freeze.")
         self.layers, self.embeddings = layers, embeddings
 
+    def check_blocks(self, blocks: Any) -> None:
+        """One layer must be left to train."""
+        if self.layers >= blocks.layers:
+            raise UserError(
+                f"freeze: the model has {blocks.layers} layers, so at most {blocks.layers - 1} can be frozen."
+            )
+
     def before_training(self, trainer: Any, **kwargs: Any) -> None:
         """Before anything is computed or an optimizer made, and so again when a run goes on."""
-        blocks = decoder_blocks(trainer.model)
-        if self.layers >= len(blocks):
-            raise UserError(f"freeze: the model has {len(blocks)} layers, so at most {len(blocks) - 1} can be frozen.")
-        frozen = [*blocks[: self.layers]] + ([trainer.model.get_input_embeddings()] if self.embeddings else [])
+        frozen = [*decoder_blocks(trainer.model)[: self.layers]]
+        if self.embeddings:
+            frozen.append(trainer.model.get_input_embeddings())
         for module in frozen:
             module.requires_grad_(False)
 

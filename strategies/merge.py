@@ -33,8 +33,8 @@ class Merge(Strategy):
     def __init__(
         self, *, method: Literal["magmax", "ties"] = "magmax", scale: float = 1.0, density: float = 0.2
     ) -> None:
-        if not 0 < density <= 1:
-            raise UserError("merge needs a `density` above 0 and up to 1.")
+        if scale < 0 or not 0 < density <= 1:
+            raise UserError("merge needs a `scale` of at least 0 and a `density` above 0 and up to 1.")
         self.method, self.scale, self.density = method, scale, density
         self.base: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}  # theta_i

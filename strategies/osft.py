@@ -42,6 +42,12 @@ class OSFT(Strategy):
         kept = size.layers * sum((1 - self.ratio) * min(m) * sum(m) for m in size.matrices.values())
         return {"trained": trained, "copies": kept / trained}
 
+    def check_blocks(self, blocks: Any) -> None:
+        """Some matrix must have a direction to train, after rounding."""
+        most = max(min(matrix) for matrix in blocks.matrices.values())
+        if round((1 - self.ratio) * most) == most:
+            raise UserError(f"osft: a `ratio` of {self.ratio:g} trains none of the {most:,} directions of a matrix.")
+
     def adapt_model(self, model: PreTrainedModel, phase: "Phase") -> None:
         """Freeze all but the matrices of the decoder blocks."""
         model.requires_grad_(False)

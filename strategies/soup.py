@@ -36,9 +36,7 @@ class Soup(Strategy):
 
     def after_training_iteration(self, trainer: Any, **kwargs: Any) -> None:
         """Average where a step ends a part."""
-        steps = len(trainer.experience.batches)
-        ends = {round(part * self.every * steps) for part in range(1, int(1 / self.every) + 1)}
-        if trainer.clock.train_exp_iterations + 1 in ends | {steps}:
+        if ends_part(trainer.clock.train_exp_iterations + 1, len(trainer.experience.batches), self.every):
             blend_shards(trainer.model, self.anchor, self.alpha)
 
     def cost(self, size: Any) -> dict[str, float]:
@@ -52,3 +50,10 @@ class Soup(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the old weights."""
         self.anchor = state["anchor"]
+
+
+def ends_part(step: int, steps: int, every: float) -> bool:
+    """Whether a step, counted from 1, is the last of all or the nearest to the end of a part, `every` of them."""
+    every = max(every, 1 / steps)  # parts shorter than a step end with each
+    part = step // (every * steps)
+    return step == steps or step in (round(part * every * steps), round((part + 1) * every * steps))

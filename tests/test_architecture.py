@@ -22,7 +22,7 @@ FLOORS = [
     {"clmed.results"},
     {"clmed.data", "clmed.planning"},
     {"clmed.live", "clmed.logits", "clmed.shards", "clmed.strategy", "clmed.voice"},
-    {"clmed.adapters", "clmed.stream", "clmed.subspace", "clmed.synthesis"},
+    {"clmed.adapters", "clmed.blocks", "clmed.stream", "clmed.subspace", "clmed.synthesis"},
     {"clmed.evaluation", "clmed.training"},
     {"clmed.lifetime", "clmed.lineage", "clmed.validation", "clmed.watching", "strategies"},
     {"clmed.experiment", "clmed.inspection"},

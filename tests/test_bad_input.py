@@ -38,6 +38,8 @@ def run(
         ("strategy.replay.ratio=much", "ratio"),
         ("strategy.replay.from=[englisch]", "no source 'englisch' in data; did you mean 'english'?"),
         ("evaluation.gain.0.benchmark=mmul", "evaluation.gain[0].benchmark"),
+        ("strategy={freeze: {}}", "freeze: the model has 2 layers, so at most 1 can be frozen"),
+        ("strategy={block_expansion: {every: 3}}", "the model has 2 blocks, so `every` can be 2 at most"),
         ("stream.0.tokens=0", "stream[0].tokens"),
         ("stream.0.data=[medicine]", "'medicine'"),
         ("training={sequence_length: 1024, tokens_per_step: 1024}", "context"),

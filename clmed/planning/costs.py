@@ -1,4 +1,7 @@
-"""What the strategies of a configuration add, as their own `cost` methods say."""
+"""What the strategies of a configuration add, as their own `cost` methods say, and what of a model they refuse.
+
+The methods are run alone, from their source: importing a strategy's file takes many seconds.
+"""
 
 import ast
 import math
@@ -8,7 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from clmed import catalogue
+from clmed.catalogue import StrategyInfo
+from clmed.config import ModelConfig
 from clmed.errors import UserError
+from clmed.planning import shapes
 from clmed.planning.shapes import ModelShape
 
 
@@ -69,41 +75,60 @@ class Cost:
 
 
 def of(strategies: Mapping[str, Mapping[str, Any]], size: Size) -> Cost:
-    """The sum over the strategies, of what is trained the least; UserError where parameters or `cost` are wrong."""
+    """The sum over the strategies, of what is trained the least; UserError where parameters or `cost` are wrong, or a
+    strategy cannot do such a model."""
     total: dict[str, float] = dict(vars(Cost()))
     for name, given in strategies.items():
-        for key, value in _declared(name, given, size).items():
+        info = catalogue.find(name)
+        if wrong := catalogue.problems(info, given):
+            raise UserError("; ".join(message for _, message in wrong) + ".")
+        _run(info, info.declared.check_blocks, given, size)
+        for key, value in (_run(info, info.cost, given, size) or {}).items():
             if key not in total:
                 raise UserError(f"strategy '{name}': its cost() gives '{key}'; known are {', '.join(total)}.")
             total[key] = min(total[key], value) if key == "trained" else total[key] + value
     return Cost(**total)
 
 
-def _declared(name: str, given: Mapping[str, Any], size: Size) -> Mapping[str, float]:
-    """What `cost` returns: run alone, because importing a strategy's file takes many seconds."""
-    info = catalogue.find(name)
-    if wrong := catalogue.problems(info, given):
-        raise UserError("; ".join(message for _, message in wrong) + ".")
-    if info.cost is None:
-        return {}
+def refused(info: StrategyInfo, given: Mapping[str, Any], model: ModelConfig) -> str | None:
+    """Why a strategy cannot do a model; None where it can, or where the model would have to be built to tell."""
+    method = info.declared.check_blocks
+    if method is None or (shape := shapes.known(model)) is None:
+        return None
+    try:
+        _run(info, method, given, shape)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _run(info: StrategyInfo, method: ast.FunctionDef | None, given: Mapping[str, Any], size: Any) -> Any:
+    """What a method (self, size) of a strategy with these parameters returns; None where it has none."""
+    if method is None:
+        return None
     defaults = {key: ast.literal_eval(p.default) for key, p in info.parameters.items() if not p.required}
     instance = SimpleNamespace(**catalogue.arguments({**defaults, **given}))
-    method = ast.FunctionDef(
-        name="cost",
+    plain = ast.FunctionDef(
+        name=method.name,
         args=ast.arguments(
-            posonlyargs=[], args=[ast.arg("self"), ast.arg("size")], kwonlyargs=[], kw_defaults=[], defaults=[]
+            posonlyargs=[],
+            args=[ast.arg(each.arg) for each in method.args.args],
+            kwonlyargs=[],
+            kw_defaults=[],
+            defaults=[],
         ),
-        body=info.cost.body,
+        body=method.body,
         decorator_list=[],
     )
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"UserError": UserError}
     try:
-        exec(compile(ast.fix_missing_locations(ast.Module([method], [])), str(info.path), "exec"), scope)
-        return scope["cost"](instance, size)
+        exec(compile(ast.fix_missing_locations(ast.Module([plain], [])), str(info.path), "exec"), scope)
+        return scope[method.name](instance, size)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"strategy '{name}': {info.path}, line {info.cost.lineno}: cost() cannot be worked out "
-            f"({type(error).__name__}: {error}); it may use its YAML parameters by their names, `size`, and builtins."
+            f"strategy '{info.name}': {info.path}, line {method.lineno}: {method.name}() cannot be worked out "
+            f"({type(error).__name__}: {error}); it may use its YAML parameters by their names, "
+            f"`{method.args.args[1].arg}`, and builtins."
         ) from error

@@ -15,6 +15,7 @@ from typing import Any
 from clmed.config import ModelConfig
 from clmed.errors import UserError
 
+COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 Tensors = tuple[tuple[int, int], ...]  # (first dimension, product of the others) of each
 
 _LLAMA_2 = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False}
@@ -107,9 +108,18 @@ def of(model: ModelConfig) -> ModelShape:
         ) from error
 
 
+def known(model: ModelConfig) -> ModelShape | None:
+    """The shape of a model whose tensors are counted without building it; None of any other."""
+    try:
+        config = _config(str(model.path)) if model.path is not None and model.gguf_file is None else {}
+        return of(model) if model.build is not None or config.get("model_type") in COUNTED else None
+    except (AttributeError, UserError):  # of a config.json that is none, which is told elsewhere
+        return None
+
+
 def of_config(name: str, config: Mapping[str, Any]) -> ModelShape:
     """The shape that a config.json describes."""
-    if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
+    if config.get("model_type") not in COUNTED:
         return _built(name, config)
     hidden, intermediate, heads = (config[f"{key}"] for key in ("hidden_size", "intermediate_size", _HEADS))
     key_value_heads = config.get("num_key_value_heads") or heads
@@ -234,12 +244,17 @@ def _built(name: str, config: Mapping[str, Any]) -> ModelShape:
         tied=bool(text.tie_word_embeddings),
         block=_sizes(blocks[0].parameters()),
         root=_sizes(outside),
-        matrices={
-            name.removesuffix(".weight"): (len(parameter), parameter.numel() // len(parameter))
-            for name, parameter in blocks[0].named_parameters()
-            if parameter.ndim > 1
-        },
+        matrices=matrices(blocks[0]),
     )
+
+
+def matrices(block: Any) -> dict[str, tuple[int, int]]:
+    """(rows, columns) of the matrices of a decoder block, by name."""
+    return {
+        name.removesuffix(".weight"): tuple(parameter.shape)
+        for name, parameter in block.named_parameters()
+        if parameter.ndim == 2
+    }
 
 
 def _sizes(parameters: Any) -> Tensors:

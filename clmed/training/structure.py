@@ -7,6 +7,7 @@ experience, before a later one, when a run goes on, and when it is exported.
 
 import copy
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from clmed.config import TrainingConfig
+from clmed.planning.shapes import matrices
+from clmed.shards import decoder_blocks
 from clmed.strategy import Strategy, changing
 from clmed.stream import Phase
 from clmed.training.sharding import World, shard
@@ -33,7 +36,7 @@ class Structure:
         # FSDP puts a class of its own in front of the model's.
         self.kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         self.shape = copy.deepcopy(model.config)
-        self.changing = changing(strategies)
+        self.strategies, self.changing = strategies, changing(strategies)
         self.world, self.training = world, training
         self.phases: list[Phase] = []
 
@@ -71,19 +74,28 @@ class Structure:
                 strategy.initialise(model, phase)
 
     def refuse_impossible(self, phases: Sequence[Phase]) -> None:
-        """Raise UserError, before any work, for changes that cannot be made to this model."""
+        """Raise UserError, before any work, for what strategies cannot do to this model."""
+        for strategy in self.strategies:
+            if type(strategy).check_blocks is not Strategy.check_blocks:
+                blocks = decoder_blocks(self._plain())
+                strategy.check_blocks(SimpleNamespace(layers=len(blocks), matrices=matrices(blocks[0])))
         if self.changing:
             self._made(list(phases))
 
     def _made(self, phases: list[Phase]) -> tuple[PreTrainedModel, dict[str, str]]:
         """The changed model on the meta device, and the names that its weights have in the one before the change."""
-        with init_empty_weights(include_buffers=False):
-            made: PreTrainedModel = self.kind(copy.deepcopy(self.shape))
+        made = self._plain()
         made.tie_weights()  # outside, where it does not make two of a tied weight
         self._change(made, self.phases)
         before = {id(tensor): name for name, tensor in _tensors(made).items()}
         self._change(made, phases)
         return made, {name: before[id(tensor)] for name, tensor in _tensors(made).items() if id(tensor) in before}
+
+    def _plain(self) -> PreTrainedModel:
+        """The model before any change, on the meta device."""
+        with init_empty_weights(include_buffers=False):
+            made: PreTrainedModel = self.kind(copy.deepcopy(self.shape))
+        return made
 
     def _change(self, model: PreTrainedModel, phases: Iterable[Phase]) -> None:
         with init_empty_weights(include_buffers=False):

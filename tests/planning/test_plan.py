@@ -95,7 +95,7 @@ def test_a_gradient_that_passes_is_in_no_checkpoint_and_frozen_trains_nothing(ca
         {"frozen": {}},
         {"average": {"trace": [0.5]}},
         {"merge": {}},
-        {"freeze": {"layers": 2}},
+        {"freeze": {"layers": 1}},
         {"rewarm": {"ratio": 0.2, "from": GENERAL}},
         {"lora": {"rank": 3}},
         {"lora": {"targets": ["q_proj"], "later": "stack"}},
@@ -181,6 +181,8 @@ def test_a_precision_that_the_gpu_lacks_is_told(capfd):
         ((*EXAM, "--tokens", "exma=3M"), "no source 'exma' in data; did you mean 'exam'?"),
         (("model.path=nobody/nothing", *EXAM), "The shape of nobody/nothing is not known"),
         (("strategy={joint: {from: [chinese]}}", *EXAM), "tokens chinese has is not known here: say so with --tokens"),
+        (("strategy={freeze: {layers: 99}}", *EXAM), "freeze: the model has 40 layers, so at most 39 can be frozen"),
+        (("strategy={block_expansion: {every: 41}}", *EXAM), "the model has 40 blocks, so `every` can be 40 at most"),
         (("strategy={ewc: {}}", *EXAM), "strategy 'ewc' needs the parameter 'fisher_from'"),
     ],
 )

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen2Config, Qwen2MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    SmolLM3Config,
+)
 
 from clmed.errors import UserError
 from clmed.evaluation.encoding import Request
@@ -26,7 +34,11 @@ FAMILIES = {
     "gpt2": GPT2Config(n_embd=32, n_layer=4, n_head=2, n_positions=128),
     "gpt_neox": GPTNeoXConfig(**SMALL, intermediate_size=64),
     "qwen2": Qwen2Config(**SMALL, intermediate_size=64, num_key_value_heads=2),
-}
+    # With one more list that has an entry for each layer, and with one of layers' numbers.
+    "smollm3": SmolLM3Config(**SMALL, intermediate_size=64, num_key_value_heads=2, no_rope_layer_interval=2,
+                             pad_token_id=1, bos_token_id=0, eos_token_id=[0, 1, 2, 3]),
+    "qwen2_moe": Qwen2MoeConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, mlp_only_layers=[0, 1, 2, 3]),
+}  # fmt: skip
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -73,7 +85,9 @@ def test_trains_copies_only_and_exports_more_layers(make_model: Any, tokenizer: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_families_begin_as_they_were(family: str, tokenizer: Any) -> None:
+def test_other_families_begin_as_they_were_and_are_loaded_as_they_are(
+    family: str, tokenizer: Any, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     shape = FAMILIES[family]
     shape.vocab_size = len(tokenizer)
@@ -88,6 +102,15 @@ def test_other_families_begin_as_they_were(family: str, tokenizer: Any) -> None:
     torch.testing.assert_close(logits(trainer.model), wanted, rtol=0, atol=1e-6)
     again = score(trainer.model, tokenizer, QUESTIONS, batch_tokens=4096)  # after a prefix that all share
     np.testing.assert_allclose(again, scores, atol=1e-5)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape) * parameter.requires_grad)
+    save_model(trainer.model, tokenizer, tmp_path / "model", World())
+    exported, found = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"]
+    assert exported.config.eos_token_id == shape.eos_token_id
+    assert (logits(trainer.model) - wanted).abs().max() > 1e-2
+    torch.testing.assert_close(logits(exported), logits(trainer.model), rtol=0, atol=1e-6)
 
 
 def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
@@ -103,3 +126,13 @@ def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
         trainer = make_trainer(small_config({"block_expansion": {"every": 1}}), model, tokenizer, World())
         with pytest.raises(UserError, match=f"{type(model).__name__} have no layers named"):
             trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
+
+
+def test_copies_that_no_configuration_describes(tokenizer: Any) -> None:
+    """A model whose layers compute by their number, which those behind a copy have no more."""
+    shape = GPT2Config(n_embd=32, n_layer=4, n_head=2, n_positions=128, scale_attn_by_inverse_layer_idx=True)
+    shape.vocab_size = len(tokenizer)
+    model = AutoModelForCausalLM.from_config(shape)
+    trainer = make_trainer(small_config({"block_expansion": {"every": 2}}), model, tokenizer, World())
+    with pytest.raises(UserError, match=r"block_expansion: the config.json of GPT2.* 2.attn.scaling would be another"):
+        trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])

@@ -41,9 +41,12 @@ def test_freeze_trains_the_rest_and_holds_state_for_that_alone(tokenizer, make_m
 
 
 def test_freezing_every_layer_is_refused(tokenizer, make_model):
-    with pytest.raises(UserError, match="the model has 2 layers"):
-        trainer = make_trainer(small_config({"freeze": {"layers": 2}}), make_model(1), tokenizer, World())
-        trainer.train(trainer.stream)
+    """Before any work; of a model whose shape is known at once, with the configuration."""
+    trainer = make_trainer(small_config({"freeze": {"layers": 2}}), make_model(1), tokenizer, World())
+    with pytest.raises(UserError, match="freeze: the model has 2 layers, so at most 1 can be frozen"):
+        trainer.structure.refuse_impossible([])
+    trainer = make_trainer(small_config({"freeze": {"layers": 1}}), make_model(1), tokenizer, World())
+    trainer.structure.refuse_impossible([])
 
 
 def test_the_plan_counts_what_trains():

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
-from clmed.adapters import linear_layers
+from clmed.adapters import adapted, linear_layers
 from clmed.errors import UserError
 from clmed.training.export import save_model
 from clmed.training.schedule import learning_rate
@@ -160,6 +160,49 @@ def test_layers_that_keep_their_weights_the_other_way_round(tokenizer: Any, tmp_
     )
 
 
+MIXTURES: dict[str, dict[str, int]] = {
+    "glm4_moe": {"n_routed_experts": 8, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
+    "qwen3_next": {"num_experts": 16, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+                   "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+                   "linear_value_head_dim": 8},
+    "ernie4_5_moe": {"moe_num_experts": 8, "moe_intermediate_size": 16},
+    "qwen2_moe": {"num_experts": 16, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_of_mixtures_of_experts_the_linear_layers_alone(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    """Peft takes names of their linear layers for those of their experts."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128, "vocab_size": len(tokenizer)}
+    tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+    torch.manual_seed(0)
+    shape = AutoConfig.for_model(family, **small, **more, **tokens, **MIXTURES[family])
+    model = AutoModelForCausalLM.from_config(shape).eval()
+    wanted, linear = logits(model), linear_layers(model, "all-linear")
+    assert any("expert" in name for name, parameter in model.named_parameters() if parameter.ndim == 3)
+    trainer = make_trainer(small_config({"lora": {"rank": 2}}), model, tokenizer, World())
+    trainer.change_structure(trainer.stream[:1], initialise=True)
+    assert torch.equal(logits(trainer.model), wanted)
+    assert [path for path, _ in adapted(trainer.model)] == linear
+    names = {name.partition(".lora_")[0] for name, _ in trainer.model.named_parameters() if ".lora_" in name}
+    assert names == set(linear)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            parameter.add_(".lora_B." in name and 0.1 * torch.randn(parameter.shape))
+    changed = logits(trainer.model)
+    assert (changed - wanted).abs().max() > 1e-3
+    folder = tmp_path / "model"
+    save_model(trainer.model, tokenizer, folder, World(), strategies(trainer))
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(logits(plain), changed, rtol=0, atol=1e-5)
+    if (folder / "adapter").exists():  # where peft would read it as it is meant
+        again = PeftModel.from_pretrained(AutoModelForCausalLM.from_config(shape), str(folder / "adapter"))
+        assert [path.removeprefix("base_model.model.") for path, _ in adapted(again)] == linear
+    else:
+        assert family != "qwen2_moe"
+
+
 def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
     for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": []}):
         with pytest.raises(UserError, match="lora needs"):
@@ -173,6 +216,14 @@ def test_what_cannot_be(make_model: Any, tokenizer: Any) -> None:
         model = make_model(tie_word_embeddings=tied)
         trainer = make_trainer(small_config({"lora": {"targets": targets}}), model, tokenizer, World())
         with pytest.raises(UserError, match=f"lora: .*{message}"):
+            trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
+
+
+def test_a_rank_that_no_layer_has(make_model: Any, tokenizer: Any) -> None:
+    for rank, targets in ((33, "all-linear"), (17, ["k_proj", "v_proj"])):
+        config = small_config({"lora": {"rank": rank, "targets": targets}})
+        trainer = make_trainer(config, make_model(), tokenizer, World())
+        with pytest.raises(UserError, match=f"lora: a `rank` of {rank} is more than .*, which is {rank - 1} at most"):
             trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])
 
 

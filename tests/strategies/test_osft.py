@@ -129,3 +129,6 @@ def test_a_ratio_that_is_none(make_model: Any, tokenizer: Any) -> None:
     for ratio in (0.0, 1.0):
         with pytest.raises(UserError, match="osft needs a `ratio`"):
             make_trainer(small_config({"osft": {"ratio": ratio}}), make_model(), tokenizer, World())
+    trainer = make_trainer(small_config({"osft": {"ratio": 0.001}}), make_model(), tokenizer, World())
+    with pytest.raises(UserError, match=r"a `ratio` of 0\.001 trains none of the 32 directions"):
+        trainer.structure.refuse_impossible([experience.phase for experience in trainer.stream])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from clmed.strategies.merge import Merge, elected_mean, largest
+from clmed.strategies.soup import ends_part
 
 from clmed.shards import clone_shards
 from clmed.training.sharding import World
@@ -128,6 +129,15 @@ def test_soup_averages_at_its_moments_and_at_the_end(base, tokenizer, make_model
         close(edited, line(base, updated, 0.6) if step in moments else updated)
 
 
+@pytest.mark.parametrize("steps", [1, 7, 10, 97])
+def test_soup_s_parts_end_where_they_are_counted_one_by_one(steps):
+    for every in (1.0, 0.9, 0.5, 0.3, 0.25, 0.1, 0.07, 0.013, 0.001):
+        ends = {round(part * every * steps) for part in range(1, int(1 / every) + 1)} | {steps}
+        found = {step for step in range(1, steps + 1) if ends_part(step, steps, every)}
+        assert found == ends - {0}, every
+    assert all(ends_part(step, steps, 5e-324) for step in range(1, steps + 1))
+
+
 def test_one_soup_is_the_average(naive, base, tokenizer, make_model):
     found = trained({"soup": {"every": 1.0, "alpha": 0.3}}, tokenizer, make_model, experiences=1)
     close(found.ends[0], line(base, naive.ends[0], 0.3))
@@ -223,6 +233,7 @@ def test_a_merge_goes_back_to_the_weights_that_trained(tokenizer, make_model):
         ({"soup": {"every": 0}}, "above 0"),
         ({"ema": {"decay": 1}}, "below 1"),
         ({"merge": {"density": 0}}, "above 0"),
+        ({"merge": {"scale": -5}}, "`scale` of at least 0"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(strategy, message, tokenizer, make_model):
