@@ -18,6 +18,7 @@ from clmed.config import dump
 from clmed.errors import UserError
 from clmed.results import comparison, frames, metrics, plots
 from clmed.results.rundir import Row, RunDirectory
+from clmed.results.sound import sound_scores, sound_steps
 from clmed.results.table import summary
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Run:
 
     @cached_property
     def rows(self) -> list[Row]:
-        return self.directory.results()
+        return sound_scores(self.directory)
 
     @cached_property
     def scores(self) -> DataFrame:
@@ -131,7 +132,7 @@ class Run:
     @cached_property
     def training(self) -> DataFrame:
         """A row for each training step."""
-        return frames.training(self.directory.training())
+        return frames.training(sound_steps(self.directory))
 
     @cached_property
     def answers(self) -> DataFrame:

@@ -1,18 +1,22 @@
 """The answers of a run to the questions of a benchmark at one point, as arrays that can be put beside another run's."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clmed.errors import UserError
 from clmed.results.rundir import RunDirectory
+from clmed.results.sound import wrong_answers
 
 Texts = NDArray[np.str_]
 QUESTION = "question"  # what it asks; kept with the answers of the base only, since it stays the same
 COLUMNS = ("subject", "index", "prompt_hash", "correct", "score", "nats", "tokens", "bytes")
+VALUES = ("correct", "score", "nats", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +61,29 @@ class Answers:
         )
 
 
+def sound_answers(run: RunDirectory, point: int, benchmark: str, names: Collection[str]) -> dict[str, list[Any]]:
+    """Those of the columns that there are, and what every question was given.
+
+    Raises UserError for a damaged file, and for one that is not like the base's, to which it is put row by row.
+    """
+    columns = run.answers(point, benchmark, {*names, *VALUES})
+    file, base = (run.answers_file(each, benchmark) for each in (point, 0))
+    if wrong := wrong_answers(columns):
+        raise UserError(f"{file} is damaged: {wrong}.")
+    if point and run.has_answers(0, benchmark):
+        (rows, found), (asked, known) = (run.answers_shape(each, benchmark) for each in (point, 0))
+        if rows != asked:
+            raise UserError(f"{file} has {rows:,} rows and {base} {asked:,}: one of them is damaged.")
+        if odd := (set(found) ^ set(known)) & {*COLUMNS, "categories"}:
+            raise UserError(f"Of {file} and {base} one has no column {min(odd)}: it is damaged.")
+    return columns
+
+
 def read_answers(run: RunDirectory, point: int, benchmark: str) -> Answers | None:
     """None where none were kept, or not every question has a value. Raises UserError for a damaged file."""
     if not run.has_answers(point, benchmark):
         return None
-    columns = run.answers(point, benchmark, COLUMNS)
+    columns = sound_answers(run, point, benchmark, COLUMNS)
     values = columns.get("nats") or columns.get("score") or columns.get("correct")
     if not values or any(value is None for value in values):
         return None

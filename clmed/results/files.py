@@ -44,9 +44,19 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """{} if it was never written. Raises UserError where it is damaged."""
     try:
-        return json.loads(file.read_bytes()) if file.exists() else {}
+        content = json.loads(file.read_bytes()) if file.exists() else {}
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}") from error
+    except OSError as error:
+        raise unreadable(file, error) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is damaged: not a JSON object")
+    return content
+
+
+def unreadable(file: Path, error: OSError) -> UserError:
+    """A folder in the place of a file, a disk that fails, somebody else's file."""
+    return UserError(f"{file} cannot be read ({error.strerror}).")
 
 
 def _plain(value: Any) -> Any:
@@ -74,6 +84,15 @@ def append_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         stream.write(lines)
 
 
+def is_torn(file: Path) -> bool:
+    """Whether the last line of a line file has no end."""
+    try:
+        with file.open("rb") as stream:
+            return stream.seek(0, os.SEEK_END) > 0 and _last_byte(stream) != b"\n"
+    except OSError:
+        return False
+
+
 def _last_byte(stream: Any) -> bytes:
     stream.seek(-1, os.SEEK_END)
     return stream.read(1)
@@ -83,7 +102,10 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     """The rows of a line file; [] if it was never written. A last line without its end belongs to a killed run."""
     if not file.exists():
         return []
-    *lines, _torn = file.read_bytes().split(b"\n")
+    try:
+        *lines, _torn = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise unreadable(file, error) from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -116,4 +116,8 @@ def compared(comparison: Comparison) -> DataFrame:
 
 def _typed(frame: DataFrame, columns: Mapping[str, str]) -> DataFrame:
     others = [name for name in frame.columns if name not in columns]
-    return frame.reindex(columns=[*columns, *others]).astype(columns)
+    frame = frame.reindex(columns=[*columns, *others])
+    # A whole number cannot be NaN.
+    return frame.astype(
+        {name: NUMBER if kind == WHOLE and frame[name].isna().any() else kind for name, kind in columns.items()}
+    )

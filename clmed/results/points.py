@@ -14,6 +14,7 @@ from clmed.quantities import quantity
 from clmed.results import manifest
 from clmed.results.metrics import Rows
 from clmed.results.rundir import RunDirectory
+from clmed.results.sound import sound_scores
 from clmed.results.table import tokens_text
 
 
@@ -48,7 +49,7 @@ def measured_points(rows: Rows) -> list[Point]:
 
 def find_point(run: RunDirectory, wanted: str) -> Point:
     """The point that somebody means. Raises UserError, which names those that there are."""
-    points = measured_points(run.results())
+    points = measured_points(sound_scores(run))
     experience, at, amount = wanted.partition("@")
     own = [point for point in points if point.experience == experience]
     found: list[Point] = []

@@ -23,7 +23,16 @@ import yaml
 
 from clmed.errors import UserError
 from clmed.results.differences import differences
-from clmed.results.files import append_lines, disk_errors, read_json, read_lines, write_json, write_lines, write_whole
+from clmed.results.files import (
+    append_lines,
+    disk_errors,
+    read_json,
+    read_lines,
+    unreadable,
+    write_json,
+    write_lines,
+    write_whole,
+)
 
 State = Literal["running", "complete", "stopped"]
 Row = dict[str, Any]
@@ -46,7 +55,6 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 LOG = "log.txt"
-NO_SCORE = "its point or its score is no number"
 # status.json comes last: while a directory is being emptied it stays recognisable as a run.
 RUN_FILES = (
     CONFIG, ENVIRONMENT, SOURCES, TRAIN, RESULTS, VARIANTS, ANSWERS, CHECKPOINTS, MODEL, EXPORTS, FIGURES, REPORT,
@@ -158,9 +166,9 @@ class RunDirectory:
         mark = {"taken_from": str(source.path)}
         own = [row for row in source.results() if row["point"] < points and row["benchmark"] in benchmarks]
         for point, benchmark in dict.fromkeys((row["point"], row["benchmark"]) for row in own):
-            file = source._answers_file(point, benchmark)
+            file = source.answers_file(point, benchmark)
             if file.exists():
-                write_whole(self._answers_file(point, benchmark), file.read_bytes())
+                write_whole(self.answers_file(point, benchmark), file.read_bytes())
         self.add_results([mark | row for row in own])
         if variants := [row for row in source.results(VARIANTS) if row["point"] < points]:
             self.add_results([mark | row for row in variants], VARIANTS)
@@ -190,6 +198,8 @@ class RunDirectory:
             config = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise unreadable(file, error) from error
         if not isinstance(config, dict):
             raise UserError(f"{file} is damaged: it holds no configuration.")
         return config
@@ -260,27 +270,39 @@ class RunDirectory:
 
         table, buffer = pyarrow.table(dict(columns)), io.BytesIO()
         pyarrow.parquet.write_table(table, buffer, compression="zstd")
-        write_whole(self._answers_file(point, benchmark), buffer.getvalue())
+        write_whole(self.answers_file(point, benchmark), buffer.getvalue())
 
     def has_answers(self, point: int, benchmark: str) -> bool:
-        return self._answers_file(point, benchmark).exists()
+        return self.answers_file(point, benchmark).exists()
 
     def answers(self, point: int, benchmark: str, columns: Collection[str] | None = None) -> dict[str, list[Any]]:
         """The columns given to `write_answers`, or those of `columns` that there are."""
         import pyarrow
         import pyarrow.parquet
 
-        file = self._answers_file(point, benchmark)
+        file = self.answers_file(point, benchmark)
         if not file.exists():
             raise UserError(f"{file}: this run kept no answers to {benchmark} at point {point}.")
         try:
             kept = pyarrow.parquet.ParquetFile(file)
             wanted = None if columns is None else [name for name in kept.schema_arrow.names if name in columns]
             return kept.read(wanted).to_pydict()
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:  # the latter of one that was cut off, or is a folder
             raise UserError(f"{file} is damaged: {error}") from error
 
-    def _answers_file(self, point: int, benchmark: str) -> Path:
+    def answers_shape(self, point: int, benchmark: str) -> tuple[int, list[str]]:
+        """How many rows there are, and which columns."""
+        import pyarrow
+        import pyarrow.parquet
+
+        file = self.answers_file(point, benchmark)
+        try:
+            kept = pyarrow.parquet.ParquetFile(file)
+            return kept.metadata.num_rows, kept.schema_arrow.names
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{file} is damaged: {error}") from error
+
+    def answers_file(self, point: int, benchmark: str) -> Path:
         # A name may hold a slash ("org/corpus"); the percent sign keeps the escape unambiguous.
         return self.path / ANSWERS / str(point) / f"{benchmark.replace('%', '%25').replace('/', '%2F')}.parquet"
 
@@ -309,11 +331,6 @@ def _fingerprint(config: Mapping[str, Any]) -> str:
     from clmed.config import fingerprint
 
     return fingerprint({**config, "strategy": [list(item) for item in (config.get("strategy") or {}).items()]})
-
-
-def is_score(row: Mapping[str, Any]) -> bool:
-    """Whether it has a score (NaN is one) and a point. Other programs write null for a NaN."""
-    return isinstance(row.get("point"), int) and isinstance(row.get("score"), (int, float))
 
 
 def is_run(path: Path) -> bool:
@@ -358,13 +375,13 @@ def _is_alive(status: Mapping[str, Any]) -> bool:
     It may be a notebook's, of any name. One on another machine is taken to be gone.
     """
     here = status["state"] == "running" and status.get("host") == socket.gethostname()
-    if not here or status["pid"] == os.getpid():
+    if not here or status.get("pid") == os.getpid():
         return False
-    began = _began(status["pid"])
+    began = _began(status.get("pid"))
     return began is not None and began == status.get("began")
 
 
-def _began(pid: int) -> int | None:
+def _began(pid: int | None) -> int | None:
     """When a process began, in the kernel's ticks since the machine did; None if there is none."""
     try:
         _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")  # its name may hold spaces

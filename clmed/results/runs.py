@@ -9,25 +9,27 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 
 from clmed.errors import UserError
-from clmed.results.answers import Answers, read_answers
+from clmed.results.answers import Answers, read_answers, sound_answers
+from clmed.results.files import is_torn
 from clmed.results.metrics import Key, matrix
 from clmed.results.rundir import (
     CONFIG,
     LOADER,
-    NO_SCORE,
     RESULTS,
+    SOURCES,
     STATUS,
+    TRAIN,
     VARIANTS,
     Row,
     RunDirectory,
     is_run,
-    is_score,
 )
+from clmed.results.sound import sound_scores, sound_steps, wrong_config, wrong_source
 from clmed.results.whole import whole_rows
 
 T = TypeVar("T")
@@ -63,24 +65,31 @@ class Run:
     @cached_property
     def whole(self) -> list[Row]:
         """The rows of whole benchmarks, in their primary metrics."""
+        self._tell_if_torn(RESULTS)
         return self._read(lambda: whole_rows(self.path / RESULTS, self.buffer), [])
 
     @cached_property
     def rows(self) -> list[Row]:
         """Those of categories, subjects and other metrics, too."""
-        return self._read(lambda: self._scores(RESULTS), [])
+        return self._read(lambda: sound_scores(self.directory), [])
 
     @cached_property
     def variants(self) -> list[Row]:
-        return self._read(lambda: self._scores(VARIANTS), [])
+        return self._read(lambda: sound_scores(self.directory, VARIANTS), [])
 
     @cached_property
     def training(self) -> list[Row]:
-        return self._read(self.directory.training, [])
+        self._tell_if_torn(TRAIN)
+        return self._read(lambda: sound_steps(self.directory), [])
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         return self._read(self.directory.environment, {})
+
+    @cached_property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """What the base makes of each source."""
+        return self._read(lambda: _sources(self.directory), {})
 
     @cached_property
     def matrix(self) -> dict[Key, dict[int, float]]:
@@ -138,11 +147,21 @@ class Run:
     def doing(self) -> str:
         """How far it is, of a run that is not complete or has no results: what can be said behind its name."""
         _ = self.state
-        parts = [] if self.whole or self.problems else ["holds no results yet"]
+        parts = [] if self.whole or self.problems else [self._nothing]
         if self._status in _STATES:
             reason = str(self.directory.status().get("reason") or "")
             parts.append(_STATES[self._status] + (f" ({reason})" if reason else ""))
         return "; ".join(parts)
+
+    @property
+    def _nothing(self) -> str:
+        """Behind its name, why there are no results."""
+        if self._status != "complete":
+            return "holds no results yet"
+        evaluation = self.config.get("evaluation") or {}
+        if not (evaluation.get("gain") or evaluation.get("retention")):
+            return "is complete and has measured nothing: no benchmark stands under evaluation.gain or .retention"
+        return f"is complete, but its {RESULTS} holds no scores"
 
     @property
     def told(self) -> str:
@@ -174,22 +193,22 @@ class Run:
         """Its answers as they were kept; None where there are none that can be read."""
         if not self.directory.has_answers(point, benchmark):
             return None
-        return self._read(lambda: self.directory.answers(point, benchmark, names), None)
-
-    def _scores(self, file: str) -> list[Row]:
-        rows = self.directory.results(file)
-        for number, row in enumerate(rows, start=1):
-            if not is_score(row):
-                raise UserError(f"{self.path / file}, line {number} is damaged ({NO_SCORE}); mend or delete this line.")
-        return rows
+        return self._read(lambda: sound_answers(self.directory, point, benchmark, names), None)
 
     @cached_property
     def _status(self) -> State:
         try:
-            return self.directory.state()
+            if (state := self.directory.state()) in get_args(State):
+                return state
         except (OSError, ValueError, KeyError, TypeError):
-            self.problems.append(f"{self.path / STATUS} cannot be read")
-            return "damaged"
+            pass
+        self.problems.append(f"{self.path / STATUS} cannot be read")
+        return "damaged"
+
+    def _tell_if_torn(self, name: str) -> None:
+        """A line that is cut off is what a killed run leaves; one that came to its end has none."""
+        if self._status == "complete" and is_torn(self.path / name):
+            self.problems.append(f"{self.path / name} is damaged: its last line is cut off; delete what is left of it")
 
     def _read(self, read: Callable[[], T], empty: T) -> T:
         try:
@@ -231,6 +250,11 @@ def nothing_measured(runs: Sequence[Run], what: str) -> UserError:
     (run,) = runs
     if run.problems:
         return UserError(f"{run.path} cannot be {what}: {'; '.join(run.problems)}.")
+    if run.state == "complete":
+        return UserError(
+            f"{run.path} cannot be {what}: it {run.doing}. `clmed evaluate` measures its model; "
+            "`clmed run FILE --overwrite` begins the run anew."
+        )
     return UserError(
         f"{run.path} holds no results yet ({run.state}); it can be {what} after its first measurement: go on with the "
         "same `clmed run` command."
@@ -238,7 +262,24 @@ def nothing_measured(runs: Sequence[Run], what: str) -> UserError:
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:
-    """The configuration. Runs of a sweep have most sections in common, and each is parsed once."""
+    """The configuration. Raises UserError where it is damaged."""
+    config = _parsed(run)
+    if wrong := wrong_config(config):
+        raise UserError(f"{run.path / CONFIG} is damaged: {wrong}.")
+    return config
+
+
+def _sources(run: RunDirectory) -> dict[str, dict[str, Any]]:
+    """What was noted of each source. Raises UserError where it is damaged."""
+    sources = run.sources()
+    for name, known in sources.items():
+        if wrong := wrong_source(known):
+            raise UserError(f"{run.path / SOURCES} is damaged at {name}: {wrong}.")
+    return sources
+
+
+def _parsed(run: RunDirectory) -> dict[str, Any]:
+    """Runs of a sweep have most sections in common, and each is parsed once."""
     try:
         text = (run.path / CONFIG).read_text(encoding="utf-8")
         config: dict[str, Any] = {}

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from clmed.errors import UserError
+from clmed.results.files import unreadable
 from clmed.results.metrics import WHOLE, primary_metrics
-from clmed.results.rundir import NO_SCORE, Row, is_score
+from clmed.results.rundir import Row
+from clmed.results.sound import wrong_score
 
 # How the row of a whole benchmark is written: one line of a hundred, where there are subjects.
 _WHOLE = f'"category": "{WHOLE}"'.encode()
@@ -27,18 +29,20 @@ def whole_rows(file: Path, buffer: bytearray) -> list[Row]:
             length = stream.readinto(buffer) or 0
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise unreadable(file, error) from error
     end = buffer.rfind(b"\n", 0, length) + 1
     rows = []
     for start, line in _lines_with(_WHOLE, buffer, end) if _is_sound(buffer, end) else _lines(buffer, end):
         try:
             row = json.loads(line.decode())
-            if row["category"] == WHOLE:
-                if not is_score(row):
-                    raise ValueError(NO_SCORE)
-                rows.append(row)
-        except (ValueError, TypeError, KeyError) as error:
+            if wrong := wrong_score(row):
+                raise ValueError(wrong)
+        except ValueError as error:
             number = buffer.count(b"\n", 0, start) + 1
             raise UserError(f"{file}, line {number} is damaged ({error}); mend or delete this line.") from None
+        if row["category"] == WHOLE:
+            rows.append(row)
     metrics = primary_metrics(rows)
     return [row for row in rows if row["metric"] == metrics[row["benchmark"]]]
 

@@ -117,7 +117,8 @@ def written(path: Path, folder: Path, *, base: Sequence[bool], now: Sequence[boo
     sample = {"nats": [30.0, 31.0, 29.0, 30.0], "supervised": [10] * 4}
     run.set_sources({"asked_texts": {**known, **sample}, "english_texts": {**known, **sample}})
     steps = [3 - 2 * step / 99 for step in range(100)]
-    run.add_trainings({"experience": "learning", "step": i + 1, "loss/asked_texts": x} for i, x in enumerate(steps))
+    common = {"experience": "learning", "tokens": 1000}
+    run.add_trainings({**common, "step": i + 1, "loss/asked_texts": x} for i, x in enumerate(steps))
     for point, answers in enumerate((base, now)):
         place: dict[str, Any] = {"point": point, "experience": "learning" if point else "base", "final": True}
         row = {"role": role, "benchmark": "mmlu", "shots": 0, "metric": "accuracy"}

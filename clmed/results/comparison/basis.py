@@ -45,9 +45,11 @@ class Basis:
 def basis(runs: Sequence[Run], against: Group) -> Basis:
     """against: whose questions count where runs have none in common."""
     # One that has no point after the base yet has nothing to be compared, and may lack benchmarks so far.
-    usable = [run for run in runs if run.whole and run.last] or [run for run in runs if run.whole]
+    usable = [run for run in runs if run.last and _has_base(run)] or [run for run in runs if run.whole]
     first = {id(run) for run in against.counted}
-    known, notes = {}, []
+    known: dict[str, Benchmark] = {}
+    baseless = [run.path.name for run in runs if run.whole and not _has_base(run)]
+    notes = [f"no scores of the base in {some(baseless)}: no change is known"] if baseless else []
     for name in dict.fromkeys(name for run in usable for name in run.scores):
         measured = sorted((run for run in usable if name in run.scores), key=lambda run: id(run) not in first)
         scores = measured[0].scores[name]
@@ -59,6 +61,7 @@ def basis(runs: Sequence[Run], against: Group) -> Basis:
                 [run for run in measured if not has(run, name, row["metric"])],
                 f"{name} has another metric than {row['metric']} in",
             ),
+            ([run for run in measured if _has_base(run) and 0 not in run.scores[name]], f"{name}: no base score in"),
         ):
             if lacking:
                 notes.append(f"{why} {some([run.path.name for run in lacking])}: it is left out of the averages")
@@ -72,9 +75,16 @@ def basis(runs: Sequence[Run], against: Group) -> Basis:
             "wider, and of perplexity none"
         )
     averaged = [
-        b for b in known.values() if is_accuracy(b.metric) and all(has(run, b.name, b.metric) for run in usable)
+        b
+        for b in known.values()
+        if is_accuracy(b.metric) and all(has(run, b.name, b.metric) and 0 in run.scores[b.name] for run in usable)
     ]
     return Basis(known=known, averaged=averaged, notes=notes)
+
+
+def _has_base(run: Run) -> bool:
+    """A line of results.jsonl may have been damaged, and deleted."""
+    return any(0 in points for points in run.scores.values())
 
 
 def has(run: Run, name: str, metric: str) -> bool:
@@ -88,9 +98,10 @@ def _by_question(plain: Benchmark, runs: Sequence[Run]) -> tuple[Benchmark, list
     Whoever has no question in common with the first run, or with it and all those that share more with it, is apart.
     """
     notes = []
-    kept = [(run, found) for run in runs if (found := run.answers(plain.name, 0)) is not None]
-    if len(kept) < len(runs):
-        without = [run.path.name for run in runs if all(run is not other for other, _ in kept)]
+    scored = [run for run in runs if 0 in run.scores[plain.name]]
+    kept = [(run, found) for run in scored if (found := run.answers(plain.name, 0)) is not None]
+    if len(kept) < len(scored):
+        without = [run.path.name for run in scored if all(run is not other for other, _ in kept)]
         notes.append(
             f"no answers of {some(without)}, whose intervals are made from the scores alone: wider, and of perplexity "
             "none"

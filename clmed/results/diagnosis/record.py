@@ -75,7 +75,7 @@ class Record:
 
     def refuse_if_damaged(self) -> None:
         """Raise UserError where what everything rests on cannot be read."""
-        _ = self.run.state, self.run.rows, self.run.training
+        _ = self.run.state, self.run.rows, self.run.training, self.run.sources
         if self.run.problems:
             raise UserError(f"{'; '.join(self.run.problems)}.")
 
@@ -139,7 +139,7 @@ class Record:
     def familiarity(self) -> list[Familiarity]:
         """Of every source that was looked at before training."""
         found = []
-        for name, known in self.run.directory.sources().items():
+        for name, known in self.run.sources.items():
             nats, sizes = (np.array(known[key], dtype=float) for key in ("nats", "supervised"))
             drawn = ratio_draws(nats[:, None], sizes, rng=generator(0, name))[:, 0]
             found.append(

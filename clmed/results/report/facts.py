@@ -31,7 +31,7 @@ def cost(named: Mapping[str, Run]) -> Table:
     rows = []
     for label, run in named.items():
         last, speeds = run.whole[-1], [row["tokens_per_second"] for row in run.training if "tokens_per_second" in row]
-        once = {(row["point"], row["benchmark"]): row["seconds"] for row in run.whole if "taken_from" not in row}
+        once = {(row["point"], row["benchmark"]): row.get("seconds", 0) for row in run.whole if "taken_from" not in row}
         memory = max((row.get("peak_memory", 0) for row in run.training), default=0)
         rows.append(
             [

@@ -65,7 +65,8 @@ def draw(runs: Sequence[Run], labels: Sequence[str]) -> tuple[dict[str, list[Dra
     """Section -> the figures that these runs allow, and what could not be read."""
     found: dict[str, list[Drawing]] = {}
     problems = []
-    possible = drawable(runs)
+    drawn = [run for run in runs if run.rows]  # of a damaged one the whole scores may be all that can be read
+    possible = drawable(drawn) if drawn else {}
     for name, kind in KINDS.items():
         if name not in possible:
             continue
