@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from clmed.results.rundir import RunDirectory, is_run
+from clmed.results.rundir import STATUS, RunDirectory, is_run
 from clmed.watching.follow import Follower
 from clmed.watching.panel import panel
 
@@ -30,15 +30,17 @@ def once(path: Path, console: Console) -> int:
 def until_over(path: Path, console: Console, every: float = EVERY) -> int:
     """Follow a run to its end, one that has not begun yet, too; the exit code that says how it ended.
 
-    Without a terminal only the last look is printed.
+    Without a terminal the last look alone is printed and, before it, what is waited for.
     """
-    follower = None
+    follower, waiting = None, ""
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 if not is_run(path):  # not yet, or not any more: it is being made anew
-                    follower = None
-                    live.update(Text(f"waiting for a run in {path} (Ctrl-C ends this)"), refresh=True)
+                    follower, before, waiting = None, waiting, _waiting(path)
+                    live.update(Text(waiting), refresh=True)
+                    if waiting != before and not console.is_terminal:
+                        console.print(waiting, markup=False)
                 else:
                     follower = follower or Follower(RunDirectory.open(path))
                     seen = follower.look()
@@ -51,3 +53,10 @@ def until_over(path: Path, console: Console, every: float = EVERY) -> int:
         console.print("no longer watching; the run goes on")
         return 130
     return CODES[seen.state]
+
+
+def _waiting(path: Path) -> str:
+    """What for; a status is written whole, so that one which is none is not a run's beginning."""
+    if (path / STATUS).exists():
+        return f"{path / STATUS} is damaged: waiting until it is mended or the run is made anew (Ctrl-C ends this)"
+    return f"waiting for a run in {path} (Ctrl-C ends this)"

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,19 +12,22 @@ from typing import Any, Literal
 from clmed.errors import UserError
 from clmed.evaluation.floors import Floors
 from clmed.results.metrics import last_point
-from clmed.results.rundir import RESULTS, STATUS, TRAIN, Row, RunDirectory, is_score
+from clmed.results.rundir import RESULTS, STATUS, TRAIN, Row, RunDirectory
+from clmed.results.runs import Run
+from clmed.results.sound import wrong_score, wrong_step
 from clmed.watching.tail import Tail
 
 RECENT = 50  # steps over which speed and losses are averaged
 END = 1 << 18  # bytes read of a train.jsonl at the first look: far more than RECENT steps
-OF_A_STEP = ("experience", "step", "tokens", "all_tokens", "lr")  # what every row of train.jsonl has
+OF_A_STEP = ("step", "all_tokens", "lr")  # what is shown of a step, besides what every row must have
+OF_A_PHASE = ("steps", "tokens", "begin", "points", "first_point")
 State = Literal["running", "elsewhere", "killed", "stopped", "complete"]
 
 
 @dataclass(kw_only=True)
 class Seen:
     """A look at a run. steps: the last RECENT rows of train.jsonl; results: all measured so far; silent: seconds since
-    a file of the run changed; floors: what crossed floors there are at the last point."""
+    a file of the run changed; floors: what crossed floors there are at the last point; damage: what cannot be read."""
 
     state: State
     reason: str
@@ -34,6 +37,7 @@ class Seen:
     results: Sequence[Row]
     silent: float
     floors: Sequence[str]
+    damage: Sequence[str]
 
     @property
     def over(self) -> bool:
@@ -75,7 +79,7 @@ class Seen:
         steps += sum(phase["steps"] for phase in self.plan[self.index + 1 :])
         last = self.results[-1]["point"] if self.results else 0
         points = self.plan[-1]["first_point"] + self.plan[-1]["points"] - 1 - last
-        measuring = {row["benchmark"]: row["seconds"] for row in self.results if row["point"] == last}
+        measuring = {row["benchmark"]: row.get("seconds", 0) for row in self.results if row["point"] == last}
         each = sum(row["seconds"] for row in self._timed) / len(self._timed)
         return steps * each + points * sum(measuring.values())
 
@@ -113,6 +117,7 @@ class Follower:
         self.train, self.measured = Tail(run.path / TRAIN, most=END), Tail(run.path / RESULTS)
         self.steps: deque[Row] = deque(maxlen=RECENT)
         self.results: list[Row] = []
+        self.passed = {TRAIN: 0, RESULTS: 0}  # rows that are not as they must be
         self.floors: list[str] = []
         self.floors_at = 0  # the point that was looked at for them
 
@@ -120,30 +125,54 @@ class Follower:
         """What is known now."""
         # The status first: whatever was written before the end of a run is then seen with it.
         status, state = self.run.status(), self.run.state()
-        for tail, kept in ((self.train, self.steps), (self.measured, self.results)):
-            rows, fresh = tail.rows()
-            if fresh:
-                kept.clear()
-            kept.extend(row for row in rows if (_is_step(row) if tail is self.train else is_score(row)))
+        self._read(self.train, TRAIN, self.steps, wrong_step)
+        self._read(self.measured, RESULTS, self.results, wrong_score)
         elsewhere = status["state"] == "running" and status.get("host") != socket.gethostname()
         return Seen(
             state="elsewhere" if elsewhere else state,
             reason=status.get("reason", ""),
             host=str(status.get("host", "")),
-            plan=status.get("plan", ()),
+            plan=_plan(status),
             steps=list(self.steps),
             results=list(self.results),
             silent=self._silent(),
             floors=self._floors(),
+            damage=self._damage(over=state == "complete"),
         )
+
+    def _read(self, tail: Tail, name: str, kept: deque[Row] | list[Row], wrong_with: Callable[[Row], str]) -> None:
+        rows, fresh = tail.rows()
+        if fresh:
+            kept.clear()
+            self.passed[name] = 0
+        sound = [row for row in rows if not wrong_with(row)]
+        self.passed[name] += len(rows) - len(sound)
+        kept.extend(row for row in sound if tail is self.measured or all(key in row for key in OF_A_STEP))
+
+    def _damage(self, over: bool) -> list[str]:
+        """over: the run is complete, so that what is not there will not come."""
+        found = []
+        for tail, name in ((self.train, TRAIN), (self.measured, RESULTS)):
+            file = self.run.path / name
+            if tail.trouble:
+                found.append(f"{file} cannot be read ({tail.trouble})")
+            elif lines := tail.damaged + self.passed[name]:
+                what = "a line is" if lines == 1 else f"{lines:,} lines are"
+                found.append(f"{file} is damaged: {what} passed over; `clmed report` names the first")
+            elif over and tail.torn:
+                found.append(f"{file} is damaged: its last line is cut off")
+            elif over and tail is self.measured and not self.results:
+                found.append(f"{file} holds no scores")
+        return found
 
     def _floors(self) -> list[str]:
         """What the run itself says of floors at its last whole point; looked at once a point."""
         point = last_point(self.results)
         if point != self.floors_at:
             said: list[str] = []
-            with suppress(UserError):  # its answers come a moment after its scores: at the next look
-                limits = (self.run.config().get("evaluation") or {}).get("floors") or {}
+            # Its answers come a moment after its scores: at the next look. Of what is damaged no floor is known.
+            with suppress(UserError, KeyError, TypeError, ValueError):
+                limits = (Run(path=self.run.path).config.get("evaluation") or {}).get("floors") or {}
                 Floors(limits, stop=False, directory=self.run, say=said.append).look(point)
                 self.floors, self.floors_at = [line.strip() for line in said], point
         return self.floors
@@ -153,6 +182,9 @@ class Follower:
         return max(0.0, time.time() - max(changed, default=time.time()))
 
 
-def _is_step(row: Row) -> bool:
-    """Other programs may have written into the file."""
-    return all(name in row for name in OF_A_STEP)
+def _plan(status: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Nothing where somebody has changed it."""
+    plan = status.get("plan")
+    if not isinstance(plan, list) or not all(isinstance(phase, dict) and "name" in phase for phase in plan):
+        return ()
+    return plan if all(isinstance(phase.get(key), int) for phase in plan for key in OF_A_PHASE) else ()

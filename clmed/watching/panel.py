@@ -32,6 +32,8 @@ def _parts(name: str, seen: Seen) -> Iterator[RenderableType]:
         yield _training(seen)
     if seen.results:
         yield _measurement(seen)
+    for line in seen.damage:
+        yield Text(line, style="bold red")
     for line in seen.floors:
         yield Text(line, style="red" if line.startswith("floor crossed") else "yellow")
 

@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     watcher.join(30)
     assert ended == [1]
     assert "pretraining 1 of 2" in out.getvalue() and "killed: its process is gone" in out.getvalue()
-    assert "waiting for a run" not in out.getvalue()  # without a terminal the last look alone is printed
+    assert out.getvalue().count("waiting for a run") == 1  # without a terminal it is said once, then the last look
     assert {seen.state for seen in looks} == {"running"}
     seen = looks[-1]
     assert (
@@ -181,6 +181,7 @@ def test_without_a_configuration_no_floor_is_known(tmp_path: Path) -> None:
 def test_a_score_that_is_none_is_passed_over(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     row = {"point": 0, "tokens": 0, "experience": "base", "role": "gain", "benchmark": "exam", "category": "all"}
+    row |= {"shots": 0, "questions": 1, "final": True}
     known = Follower(run).look().results
     run.add_results([row | {"metric": "accuracy", "score": score} for score in (None, 0.5)])
     assert [each["score"] for each in Follower(run).look().results] == [*(each["score"] for each in known), 0.5]
@@ -188,9 +189,13 @@ def test_a_score_that_is_none_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_row_that_is_no_step_is_passed_over(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    known = shown(Follower(run).look())
-    run.add_training([{}, {"step": 5}])
-    assert shown(Follower(run).look()) == known
+    known = Follower(run).look()
+    run.add_trainings([{}, {"step": 5}, {"experience": "one", "tokens": 500, "loss": 2.0}])
+    seen = Follower(run).look()
+    assert seen.steps == known.steps
+    assert seen.damage == [
+        f"{run.path / 'train.jsonl'} is damaged: 2 lines are passed over; `clmed report` names the first"
+    ]
 
 
 def test_how_it_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -218,3 +223,67 @@ def test_a_process_on_another_machine_cannot_be_seen(tmp_path: Path) -> None:
     for name in ("status.json", "train.jsonl", "results.jsonl"):
         os.utime(run.path / name, (hour_ago, hour_ago))
     assert "is it still there" in shown(Follower(run).look())
+
+
+# ---------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x00\xff\xfe" * 50, "results.jsonl is damaged: its last line is cut off"),
+        (b"\x00\xff\n\xfe\n", "results.jsonl is damaged: 2 lines are passed over"),
+        (b'{"point": 0, "score": null}\n', "results.jsonl is damaged: a line is passed over"),
+        (b"", "results.jsonl holds no scores"),
+        (None, "results.jsonl cannot be read (Is a directory)"),
+    ],
+)
+def test_damaged_results_are_told(
+    content: bytes | None,
+    words: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = begun(Path("run"), state="complete").path / "results.jsonl"
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    for arguments in (["--once"], []):
+        done = in_process(capfd, "watch", "run", *arguments)
+        assert done.code == 0 and "complete" in done.out and f"run/{words}" in done.out
+
+
+def test_of_damaged_answers_or_an_odd_plan_the_rest_is_shown(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", plan=[{"name": "one"}])
+    run.write_answers(1, "mmlu", {"correct": [True] * 3})
+    text = shown(Follower(run).look())
+    assert "point 1: one" in text and "floor" not in text
+
+
+def test_what_is_waited_for_is_said_without_a_terminal(tmp_path: Path) -> None:
+    """A run that is not there, whose status is damaged, and is mended."""
+    path, out, ended = tmp_path / "run", io.StringIO(), []
+    watcher = threading.Thread(
+        target=lambda: ended.append(watching.until_over(path, Console(file=out, width=500), every=0.02))
+    )
+    watcher.start()
+    _until_said(out, f"waiting for a run in {path}")
+    path.mkdir()
+    (path / "status.json").write_text('{"state": "comp')
+    _until_said(out, f"{path / 'status.json'} is damaged: waiting until it is mended or the run is made anew")
+    made = begun(tmp_path / "made", state="complete").path
+    made.joinpath("results.jsonl").replace(path / "results.jsonl")
+    made.joinpath("status.json").replace(path / "status.json")
+    watcher.join(30)
+    assert ended == [0] and out.getvalue().count("waiting") == 2
+
+
+def _until_said(out: io.StringIO, words: str) -> None:
+    end = time.monotonic() + 60
+    while words not in out.getvalue():
+        assert time.monotonic() < end, out.getvalue()
+        time.sleep(0.02)
