@@ -14,8 +14,7 @@ def losses_after_medicine(
     methods: dict[str, Any], make_model: Any, tokenizer: Any, lr: float = 5e-3, tokens: int = 20_000
 ) -> dict[str, dict[str, float]]:
     """The losses on held-out general and medical text, of the base and after medicine by each of the methods."""
-    trainer = make_trainer(small_config({}, stream=GENERAL, evaluation=MEASURED), make_model(4), tokenizer, World())
-    trainer.train(trainer.stream)
+    trainer = _general(make_model(4), tokenizer)
     known, found = trainer.model.state_dict(), {"base": _losses(trainer)}
     medicine = [{"name": "medicine", "data": "medical", "tokens": tokens, "optimizer": {"lr": lr, "warmup": 0.1}}]
     for name, method in methods.items():
@@ -25,6 +24,33 @@ def losses_after_medicine(
         trainer.train(trainer.stream)
         found[name] = _losses(trainer)
     return found
+
+
+def losses_after_two(methods: dict[str, Any], make_model: Any, tokenizer: Any) -> dict[str, list[float]]:
+    """By method the losses on held-out medical text before a first experience with it, after it, and after a second.
+
+    And on Chinese questions, of which the second is; as `name, second`.
+    """
+    optimizer = {"lr": 5e-3, "warmup": 0.1}
+    stream = [{"name": name, "data": name, "tokens": 20_000, "optimizer": optimizer} for name in ("medical", "chinese")]
+    evaluation = {"gain": [{"perplexity": name} for name in ("medical", "chinese")], "retention": []}
+    known, found = _general(make_model(4), tokenizer).model.state_dict(), {}
+    for name, method in methods.items():
+        model = make_model(4)
+        model.load_state_dict(known)
+        trainer = make_trainer(small_config(method, stream=stream, evaluation=evaluation), model, tokenizer, World())
+        trainer.train(trainer.stream)
+        measured = trainer.evaluator.get_all_metrics()
+        for label, source in ((name, "medical"), (f"{name}, second", "chinese")):
+            found[label] = measured[f"{source}_perplexity/all/nats_per_token"][1]
+    return found
+
+
+def _general(model: Any, tokenizer: Any) -> Any:
+    """The trainer of a model that has learnt general text."""
+    trainer = make_trainer(small_config({}, stream=GENERAL, evaluation=MEASURED), model, tokenizer, World())
+    trainer.train(trainer.stream)
+    return trainer
 
 
 def _losses(trainer: Any) -> dict[str, float]:

@@ -9,6 +9,9 @@ from tests.small import full_state, make_trainer, small_config
 QUIET = {"gain": [], "retention": []}
 TRAINING = {"sequence_length": 64, "tokens_per_step": 1024, "micro_batch_size": 16}
 METHODS = {
+    "replay": {"replay": {"from": ["english"], "ratio": 0.2}},
+    "interleave": {"interleave": {"from": ["english"], "every": 5}},
+    "interleave-priority": {"interleave": {"from": ["english"], "every": 5, "priority": 2.0}},
     "l2": {"l2": {"strength": 3.0}},
     "ewc": {"ewc": {"fisher_from": ["english"], "rows": 40, "strength": 3000.0}},
     "agem": {"agem": {"from": ["english"], "rows": 16}},

@@ -7,6 +7,7 @@ from clmed.strategies.soup import ends_part
 
 from clmed.shards import clone_shards
 from clmed.training.sharding import World
+from tests.forgetting import losses_after_two
 from tests.small import GENERAL, full_state, make_trainer, on_ranks, small_config
 
 QUIET = {"gain": [], "retention": []}
@@ -208,6 +209,16 @@ def test_replay_ewc_and_average_act_in_order(tokenizer, make_model):
     close(record.ends[1], line(average.anchor, record.updated[-1], 0.4))
     ((_, anchor),) = ewc.penalties
     close(anchor, without.ends[0])
+
+
+def test_a_merge_keeps_more_of_the_first_experience(tokenizer, make_model):
+    """The direction of MagMax: over two experiences it forgets less of the first than naive training, and learns."""
+    losses = losses_after_two({"naive": {}, "merge": {"merge": {}}}, make_model, tokenizer)
+    naive, merge = losses["naive"], losses["merge"]
+    assert merge[:2] == pytest.approx(naive[:2]), "the first experience is naive training"
+    assert merge[2] - merge[1] < 0.6 * (naive[2] - naive[1]) and naive[2] - naive[1] > 0.3, losses
+    before, after, end = losses["merge, second"]
+    assert end < after < before, "the second is learnt"
 
 
 def test_a_merge_goes_back_to_the_weights_that_trained(tokenizer, make_model):
