@@ -30,7 +30,7 @@ FILES = sorted(set(EVERY) - OVERLAYS)
 # Tokens of one pass that the files are planned with, as docs/reproduction.md has them.
 TOKENS = {"encyclopedia": 300e6, "exam": 24.5e6, "english": 100e6, "chinese": 60e6, "guidelines": 100e6}
 STEP = 1024  # tokens
-FEWER = ("block_expansion.every=1", "freeze.layers=1", "self_synthesis.rows=8")
+FEWER = ("block_expansion.every=1", "freeze.layers=1", "lora.rank=16", "self_synthesis.rows=8")
 
 
 def plan(config: ExperimentConfig) -> Estimate:
