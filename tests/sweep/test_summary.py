@@ -16,7 +16,8 @@ from clmed.sweep.surface import Varied
 from tests.command import write_tiny
 
 GRID = ["stream.pretraining.tokens=2k,4k,8k", "seed=0,1", "stream.pretraining.measure_at=[]"]
-COSTS = {"all_tokens": 1, "flops": 1.0, "train_seconds": 1.0, "experience": "pretraining"}
+COSTS = {"all_tokens": 1, "flops": 1.0, "train_seconds": 1.0}
+ASKED = {"experience": "pretraining", "shots": 0, "questions": 100}
 
 
 @pytest.fixture
@@ -26,9 +27,14 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SweepFolder,
     folder, points = SweepFolder(tmp_path / "sweep"), Grid.of(write_tiny(tmp_path), GRID).points()
     for point in points:
         run = RunDirectory.create(folder.run(point).path, dump(point.config), {})
-        row = {"benchmark": "cmexam", "role": "gain", "category": "all", "metric": "accuracy", "final": True, **COSTS}
+        row = {"benchmark": "cmexam", "role": "gain", "category": "all", "metric": "accuracy", "final": True}
         end = math.nan if point.name == "tokens=4k,seed=1" else 0.5
-        run.add_results([row | {"point": number, "tokens": number, "score": (0.25, end)[number]} for number in (0, 1)])
+        run.add_results(
+            [
+                row | COSTS | ASKED | {"point": number, "tokens": number, "score": (0.25, end)[number]}
+                for number in (0, 1)
+            ]
+        )
         run.set_status("complete")
     return folder, points
 
