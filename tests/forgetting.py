@@ -26,23 +26,32 @@ def losses_after_medicine(
     return found
 
 
-def losses_after_two(methods: dict[str, Any], make_model: Any, tokenizer: Any) -> dict[str, list[float]]:
-    """By method the losses on held-out medical text before a first experience with it, after it, and after a second.
-
-    And on Chinese questions, of which the second is; as `name, second`.
-    """
-    optimizer = {"lr": 5e-3, "warmup": 0.1}
-    stream = [{"name": name, "data": name, "tokens": 20_000, "optimizer": optimizer} for name in ("medical", "chinese")]
-    evaluation = {"gain": [{"perplexity": name} for name in ("medical", "chinese")], "retention": []}
-    known, found = _general(make_model(4), tokenizer).model.state_dict(), {}
+def losses_after_two(
+    methods: dict[str, Any],
+    make_model: Any,
+    tokenizer: Any,
+    *,
+    sources: tuple[str, str],
+    tokens: tuple[int, int],
+    lr: float,
+    seed: int = 4,
+) -> dict[str, tuple[list[float], list[float]]]:
+    """By method the losses on each of two sources: before an experience with each, after the first, after both."""
+    optimizer = {"lr": lr, "warmup": 0.1}
+    stream = [
+        {"name": name, "data": name, "tokens": amount, "optimizer": optimizer}
+        for name, amount in zip(sources, tokens, strict=True)
+    ]
+    evaluation = {"gain": [{"perplexity": name} for name in sources], "retention": []}
+    known, found = _general(make_model(seed), tokenizer).model.state_dict(), {}
     for name, method in methods.items():
-        model = make_model(4)
+        model = make_model(seed)
         model.load_state_dict(known)
         trainer = make_trainer(small_config(method, stream=stream, evaluation=evaluation), model, tokenizer, World())
         trainer.train(trainer.stream)
         measured = trainer.evaluator.get_all_metrics()
-        for label, source in ((name, "medical"), (f"{name}, second", "chinese")):
-            found[label] = measured[f"{source}_perplexity/all/nats_per_token"][1]
+        first, second = (measured[f"{source}_perplexity/all/nats_per_token"][1] for source in sources)
+        found[name] = (first, second)
     return found
 
 

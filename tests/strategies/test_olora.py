@@ -7,7 +7,7 @@ import torch
 
 from clmed.errors import UserError
 from clmed.training.sharding import World
-from tests.forgetting import UNMEASURED
+from tests.forgetting import UNMEASURED, losses_after_two
 from tests.small import full_state, make_trainer, small_config
 
 PATH = "model.layers.1.self_attn.v_proj"
@@ -59,8 +59,20 @@ def test_the_gradient_is_that_of_the_formula(make_model: Any, tokenizer: Any) ->
     assert trainer.log["olora_penalty"] >= 0 if "olora_penalty" in trainer.log else True
 
 
+def test_the_first_experience_is_forgotten_less(make_model: Any, tokenizer: Any) -> None:
+    """The direction of the paper: with the penalty less is lost of the first, and as much is learnt of the second."""
+    methods = {"lora": {"olora": {"strength": 0.0}}, "olora": {"olora": {"strength": 0.5}}}
+    losses = losses_after_two(
+        methods, make_model, tokenizer, sources=("exam", "medical"), tokens=(50_000, 40_000), lr=2e-2, seed=31
+    )
+    lost = {name: end - learnt for name, ((_, learnt, end), _) in losses.items()}
+    assert lost["lora"] > 1.0, "something must be forgotten"
+    assert lost["olora"] < 0.8 * lost["lora"], lost
+    assert losses["olora"][1][-1] == pytest.approx(losses["lora"][1][-1], abs=0.05)
+
+
 def test_the_second_adapter_turns_away_from_the_first(make_model: Any, tokenizer: Any) -> None:
-    """The direction of the paper: with the penalty the subspaces overlap less than without."""
+    """How it gets there: with the penalty the subspaces overlap less than without."""
     ends = {}
     optimizer = {"lr": 1e-2, "warmup": 0.1}
     stream = [
