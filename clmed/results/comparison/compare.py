@@ -1,6 +1,6 @@
 """Compare runs, or strategies over their seeds, with intervals, corrected tests and the front."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -71,7 +71,7 @@ def compare_runs(
     known, notes = by_what.known, by_what.notes
     primary = _primary(runs, known)
     measure = Measure(against, DRAWS)
-    over = [group.label for group in groups if any(run.ended for run in group.runs)]
+    over = {group.label for group in groups if any(run.ended for run in group.runs)}
     rows, claims = [], []
     for number, group in enumerate(follow(groups, "comparing")):
         parts = {b.name: part for b in known.values() if (part := measure.part(group, b)) is not None}
@@ -81,7 +81,7 @@ def compare_runs(
         if asked:
             wrong[group.label] = [*wrong.get(group.label, []), *asked]
         asked_first = {name: parts[name] for name in primary if name in parts}
-        comparable = {group.label, against.label} <= set(over)
+        comparable = {group.label, against.label} <= over
         claims += claimed(number, group.needed, whole, asked_first, known, margin, comparable)
     rows = [
         replace(row, reference=group is against, mismatches=tuple(wrong.get(group.label, ())))
@@ -205,7 +205,7 @@ def _other_models(groups: Sequence[Group], against: Group) -> list[str]:
     ]
 
 
-def _not_over(groups: Sequence[Group], against: Group, over: Sequence[str]) -> list[str]:
+def _not_over(groups: Sequence[Group], against: Group, over: Collection[str]) -> list[str]:
     """Nothing is better or worse than what has not had its training, nor is that."""
     if against.label not in over:
         return [f"{against.label}, the reference, is not complete, so nothing is marked"] if len(groups) > 1 else []
