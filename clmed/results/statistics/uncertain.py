@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import NormalDist
 
@@ -75,13 +75,14 @@ class Uncertain:
 
     def __neg__(self) -> "Uncertain":
         questions = self.questions if isinstance(self.questions, float) else -self.questions
-        return replace(self, value=-self.value, questions=questions, seeds=tuple(-value for value in self.seeds))
+        seeds = tuple(-value for value in self.seeds)
+        return Uncertain(value=-self.value, questions=questions, seeds=seeds, normal=self.normal)
 
     @cached_property
     def _formula(self) -> "Uncertain":
         """The same with the variance of the draws."""
         variance = self.questions if isinstance(self.questions, float) else float(self.questions.var())
-        return replace(self, questions=variance)
+        return Uncertain(value=self.value, questions=variance, seeds=self.seeds, normal=self.normal)
 
     @property
     def by_seeds(self) -> bool:
