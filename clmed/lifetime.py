@@ -64,6 +64,7 @@ def asked_to_stop(trainer: StepTrainer) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook_before
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for which, handler in before.items():
             if signal.getsignal(which) is not signal.SIG_IGN:
                 signal.signal(which, handler)

@@ -121,6 +121,7 @@ def _run(info: StrategyInfo, method: ast.FunctionDef | None, given: Mapping[str,
         decorator_list=[],
     )
     scope: dict[str, Any] = {"UserError": UserError}
+    named = " ".join(each.arg for each in method.args.args[1:2]) or "the size"
     try:
         exec(compile(ast.fix_missing_locations(ast.Module([plain], [])), str(info.path), "exec"), scope)
         return scope[method.name](instance, size)
@@ -130,5 +131,5 @@ def _run(info: StrategyInfo, method: ast.FunctionDef | None, given: Mapping[str,
         raise UserError(
             f"strategy '{info.name}': {info.path}, line {method.lineno}: {method.name}() cannot be worked out "
             f"({type(error).__name__}: {error}); it may use its YAML parameters by their names, "
-            f"`{method.args.args[1].arg}`, and builtins."
+            f"`{named}`, and builtins."
         ) from error

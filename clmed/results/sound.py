@@ -42,7 +42,10 @@ def wrong_score(row: object) -> str:
         return "its role is neither gain nor retention"
     if not isinstance(row["final"], bool):
         return "its field final is neither true nor false"
-    odd = [key for key in (*_NUMBERS, *_PERHAPS) if not _is_number(row.get(key, 0))]
+    # A group of tasks that have different shots has none of its own.
+    odd = [
+        key for key in (*_NUMBERS, *_PERHAPS) if not _is_number(row.get(key, 0)) and (key, row[key]) != ("shots", None)
+    ]
     return f"its field {odd[0]} is no number" if odd else ""
 
 
@@ -92,7 +95,7 @@ def wrong_source(known: object) -> str:
 
 
 def wrong_answers(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Of the answers to a benchmark at one point; a score may be missing, which is a question without one."""
+    """Of the answers to a benchmark at one point; a score may be missing, and whether a graded answer is correct."""
     values = "nats" if "nats" in columns else "correct" if "correct" in columns else "score"
     if values not in columns:
         return "it has no column correct, score or nats"
@@ -100,7 +103,8 @@ def wrong_answers(columns: Mapping[str, Sequence[Any]]) -> str:
         return "it holds no rows"
     if values == "nats" and "tokens" not in columns:
         return "it has no column tokens"
-    if holes := [name for name, column in columns.items() if name != "score" and None in column]:
+    may_lack = {"score", "correct"} if "score" in columns else {"score"}
+    if holes := [name for name, column in columns.items() if name not in may_lack and None in column]:
         return f"row {columns[holes[0]].index(None) + 1} has nothing in the column {holes[0]}"
     for name in (values, "score", "tokens") if values == "nats" else (values, "score"):
         if not all(value is None or _is_number(value) for value in columns.get(name, ())):

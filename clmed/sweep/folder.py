@@ -59,9 +59,12 @@ class SweepFolder:
         identity: what must be the same for runs to stand in one folder, the `keys` that change and the `experiment`.
         """
         self._refuse_others(identity)
+        own = find("naive").path.parent  # clmed's, which no run writes down
+        files = [find(name).path for name in {name for point in points for name in point.config.strategy}]
+        today = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.parent != own}
         for point in points:
             if self.is_done(point):
-                self._refuse_changed_strategies(point)
+                self._refuse_changed_strategies(point, today)
             else:
                 self.run(point).refuse_if_taken(dump(point.config))
         with disk_errors(self.path):
@@ -70,14 +73,13 @@ class SweepFolder:
         for point in points:
             write_whole(self.experiment(point), dump(point.config).encode())
 
-    def _refuse_changed_strategies(self, point: GridPoint) -> None:
+    def _refuse_changed_strategies(self, point: GridPoint, today: Mapping[str, str]) -> None:
+        """today: the SHA-256 of each strategy's file, by its name."""
         run = self.run(point)
-        made_with = run.environment().get("strategies", {})
-        for file in (find(name).path for name in point.config.strategy):
-            # clmed's own are not written down.
-            if made_with.get(file.name) not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
+        for name, digest in run.environment().get("strategies", {}).items():
+            if today.get(name, digest) != digest:
                 raise UserError(
-                    f"{run.path} was made with another {file.name}, and would be compared with runs of today's: "
+                    f"{run.path} was made with another {name}, and would be compared with runs of today's: "
                     "put the file back, or give another folder with --output."
                 )
 

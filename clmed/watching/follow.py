@@ -161,9 +161,14 @@ class Follower:
                 found.append(f"{file} is damaged: {what} passed over; `clmed report` names the first")
             elif over and tail.torn:
                 found.append(f"{file} is damaged: its last line is cut off")
-            elif over and tail is self.measured and not self.results:
+            elif over and tail is self.measured and not self.results and self._asks():
                 found.append(f"{file} holds no scores")
         return found
+
+    def _asks(self) -> bool:
+        """Whether its configuration names a benchmark."""
+        evaluation = Run(path=self.run.path).config.get("evaluation") or {}
+        return bool(evaluation.get("gain") or evaluation.get("retention"))
 
     def _floors(self) -> list[str]:
         """What the run itself says of floors at its last whole point; looked at once a point."""

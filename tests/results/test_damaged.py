@@ -127,6 +127,7 @@ def test_a_damaged_run_is_told_beside_the_others(name: str, folder: Path) -> Non
 
 def test_what_a_row_must_hold() -> None:
     assert wrong_score(SCORE | {"role": "x"}) == "its role is neither gain nor retention"
+    assert not wrong_score(SCORE | {"shots": None}), "of a group of tasks with different shots"
     assert not wrong_score(SCORE) and not wrong_score(SCORE | {"score": float("nan")})
     for key in SCORE:
         assert wrong_score({name: value for name, value in SCORE.items() if name != key})
@@ -168,6 +169,7 @@ def test_what_is_known_of_a_source(folder: Path) -> None:
 
 
 def test_answers_without_a_value() -> None:
+    assert not wrong_answers({"correct": [None, True], "score": [0.5, 1.0]}), "a graded answer is not right or wrong"
     assert not wrong_answers({"correct": [True], "score": [None]}) and not wrong_answers({"nats": [1.0], "tokens": [2]})
     for odd in ({}, {"correct": []}, {"correct": [None]}, {"correct": ["yes"]}, {"nats": [1.0]}):
         assert wrong_answers(odd)

@@ -135,7 +135,7 @@ PLAN = [
 
 
 def begun(path: Path, steps: int = 4, **status: Any) -> RunDirectory:
-    config = {"name": "run", "evaluation": {"floors": {"mmlu": -2.0}}}
+    config = {"name": "run", "evaluation": {"retention": [{"benchmark": "mmlu"}], "floors": {"mmlu": -2.0}}}
     run = RunDirectory.create(path, yaml.safe_dump(config), {})
     run.set_plan(PLAN)
     for step in range(1, steps + 1):

@@ -56,7 +56,7 @@ def _budget(run: Run, reference: Run) -> list[str]:
         return []
     own, other = run.end, reference.end
     amounts = [(own.get(key, 0), other.get(key, 0)) for key in ("tokens", "all_tokens")]
-    steps = _last_steps(run) if _asked_for(run) == _asked_for(reference) else 0
+    steps = max(_last_steps(run), _last_steps(reference)) if _asked_for(run) == _asked_for(reference) else 0
     if any(abs(one - two) <= max(NEARLY * max(one, two), steps) for one, two in amounts):
         return []
     if is_trivial(run.config) and own["tokens"] < other["tokens"]:

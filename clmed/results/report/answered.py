@@ -40,6 +40,8 @@ def answered(run: Run, benchmark: str) -> Answered | None:
         return None
     if not set(COLUMNS) <= base.keys() or base["prompt_hash"] != now.get("prompt_hash"):
         return None
+    if None in base["correct"] or None in now["correct"]:  # graded, neither right nor wrong
+        return None
     return Answered(
         subjects=np.array(base["subject"], dtype=np.str_),
         categories=base["categories"],
