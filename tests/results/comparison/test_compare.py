@@ -11,6 +11,8 @@ from answered import EXAMS, answered_run
 from clmed.errors import UserError
 from clmed.results import metrics
 from clmed.results.comparison import compare, formats
+from clmed.results.comparison.basis import Benchmark
+from clmed.results.comparison.measure import Curves, _by_draws
 from clmed.results.report.summary import sentences
 from clmed.results.rundir import RunDirectory
 from clmed.results.statistics.paired import paired
@@ -162,6 +164,14 @@ def test_a_run_that_is_not_complete_is_no_better_and_no_worse(tmp_path):
     assert "not complete, so not marked: half" in found.notes
     begun = compare([answered_run(tmp_path / "begun", forgets=0.5, state="running"), better])
     assert begun.rows[1].retention_mark == "" and "naive, the reference, is not complete" in " ".join(begun.notes)
+
+
+def test_a_reference_without_a_number_leaves_other_runs_their_intervals():
+    rows = np.linspace(200.0, 240, 40)
+    curves = Curves(base=rows, best=rows, now=rows - 10, sizes=np.full(40, 100.0), strata=None, right_or_wrong=False)
+    benchmark = Benchmark(name="text", role="retention", metric="nats_per_token", questions=40)
+    part = _by_draws([curves], [np.full(40, np.nan)], benchmark, 200)
+    assert part.change.estimate().known and part.difference is not None and not part.difference.estimate().known
 
 
 def test_budgets_that_end_within_a_step_are_equal(tmp_path):
